@@ -1,0 +1,95 @@
+"""Why a request is refused, or why nobody can tell right now.
+
+    RescindError
+    ├── TokenRefused              the token is no good: 401, UNAUTHENTICATED
+    │   ├── MalformedToken        not a token that we could have issued: size, encoding, JSON, types
+    │   ├── UntrustedToken        well formed, but the wrong algorithm, kind, key, signature, issuer or audience
+    │   ├── ExpiredToken          its time is over, or has not come
+    │   └── RevokedToken          taken back: `kind` names what was revoked, `cause` why
+    ├── InsufficientScope         a good token that does not permit this: 403, PERMISSION_DENIED
+    └── CannotTell                the token may be good, this process cannot say so now: 503, UNAVAILABLE, never 401
+        ├── NotFresh              revocations may have been missed, for longer than the policy of this route allows
+        └── KeysUnavailable       no keys to verify with, and none can be had
+
+`reason` is stable UPPER_SNAKE, the same on every wire. No message holds any part of a token.
+"""
+
+from typing import ClassVar, Literal
+
+RevocationKind = Literal["token", "session", "grant", "subject", "client", "key"]
+
+
+class RescindError(Exception):
+    """Everything this library raises on purpose."""
+
+    reason: str = "INTERNAL"
+
+
+class TokenRefused(RescindError):
+    """The token is no good (RFC 6750 section 3.1: `invalid_token`)."""
+
+    reason = "TOKEN_REFUSED"
+
+
+class MalformedToken(TokenRefused):
+    """Not a token that we could have issued."""
+
+    reason = "TOKEN_MALFORMED"
+
+
+class UntrustedToken(TokenRefused):
+    """Well formed, but not signed for us, by us, or as what it claims to be."""
+
+    reason = "TOKEN_UNTRUSTED"
+
+
+class ExpiredToken(TokenRefused):
+    """Its time is over, or has not come."""
+
+    reason = "TOKEN_EXPIRED"
+
+
+class RevokedToken(TokenRefused):
+    """Taken back before its time.
+
+    `reason` is TOKEN_REVOKED, or TOKEN_STALE where only a *soft* revocation matches: the holder's refresh token
+    still works, and a fresh access token will be accepted.
+    """
+
+    reason = "TOKEN_REVOKED"
+
+    def __init__(self, kind: RevocationKind, cause: str, *, soft: bool = False) -> None:
+        super().__init__(f"{kind} revoked: {cause}")
+        self.kind: RevocationKind = kind
+        self.cause = cause
+        if soft:
+            self.reason = "TOKEN_STALE"
+
+
+class InsufficientScope(RescindError):
+    """A good token that lacks `required` (RFC 6750 section 3.1: `insufficient_scope`)."""
+
+    reason = "INSUFFICIENT_SCOPE"
+
+    def __init__(self, required: frozenset[str]) -> None:
+        super().__init__("needs scope " + " ".join(sorted(required)))
+        self.required = required
+
+
+class CannotTell(RescindError):
+    """Ask again in `retry_after` seconds; the token was not judged, so the client must keep it."""
+
+    reason = "VERIFIER_UNAVAILABLE"
+    retry_after: ClassVar[int] = 1
+
+
+class NotFresh(CannotTell):
+    """This verifier may have missed a revocation, for longer than the route's staleness policy allows."""
+
+    reason = "VERIFIER_NOT_FRESH"
+
+
+class KeysUnavailable(CannotTell):
+    """There are no keys to verify with, and fetching them failed."""
+
+    reason = "KEYS_UNAVAILABLE"

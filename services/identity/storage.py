@@ -1,0 +1,160 @@
+"""Identity's tables. SQL is the truth for everything: people, clients, sessions, grants, keys and revocations.
+
+Times are milliseconds since the epoch by the database clock. Whatever a stranger could present (a cookie, a code, a
+refresh token) is stored as a SHA-256 only.
+
+Row locks are always taken in this order, so that no two transactions wait for each other: user, client, login
+session, grant, code or refresh token, signing key, and the log's counter row last.
+"""
+
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy.types import JSON
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", Text, primary_key=True),  # usr_...
+    Column("email", Text, nullable=False, unique=True),  # lower case
+    Column("name", Text, nullable=False),
+    Column("password_hash", Text, nullable=False),
+    Column("roles", JSON, nullable=False),  # list of strings; "admin" permits the :admin scopes
+    Column("gen", BigInteger, nullable=False),  # subject generation: stamped into tokens
+    Column("hard_gen", BigInteger, nullable=False),  # `gen` as the last hard revocation left it
+    Column("created_at", BigInteger, nullable=False),
+    Column("disabled_at", BigInteger),
+)
+
+clients = Table(
+    "clients",
+    metadata,
+    Column("id", Text, primary_key=True),  # client_id; its own tokens say sub = svc_<id>
+    Column("name", Text, nullable=False),
+    Column("secret_hash", Text),  # SHA-256, hex, of a random secret; null: a public client
+    Column("first_party", Boolean, nullable=False),
+    Column("redirect_uris", JSON, nullable=False),
+    Column("grant_types", JSON, nullable=False),
+    Column("scopes", JSON, nullable=False),  # the most it may ask for
+    Column("resources", JSON, nullable=False),  # the audiences it may ask for
+    Column("permissions", JSON, nullable=False),  # of: introspect, introspect_any, replay, revoke
+    Column("refresh_without_offline", Boolean, nullable=False),  # the session service's client
+    Column("gen", BigInteger, nullable=False),
+    Column("hard_gen", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("disabled_at", BigInteger),
+)
+
+login_sessions = Table(
+    "login_sessions",
+    metadata,
+    Column("id", Text, primary_key=True),  # sid
+    Column("user_id", ForeignKey("users.id"), nullable=False, index=True),
+    Column("cookie_hash", Text, nullable=False, unique=True),
+    Column("hard_gen", BigInteger, nullable=False),  # the user's when the password was checked
+    Column("auth_time", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+)
+
+grants = Table(
+    "grants",
+    metadata,
+    Column("id", Text, primary_key=True),  # gid
+    Column("user_id", ForeignKey("users.id"), nullable=False, index=True),
+    Column("client_id", ForeignKey("clients.id"), nullable=False, index=True),
+    Column("session_id", ForeignKey("login_sessions.id"), index=True),  # null: offline_access, outlives a sign-out
+    Column("scope", Text, nullable=False),  # space separated
+    Column("resources", JSON, nullable=False),  # the audiences that were authorized
+    Column("user_hard_gen", BigInteger, nullable=False),
+    Column("client_hard_gen", BigInteger, nullable=False),
+    Column("auth_time", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),  # absolute: rotation never moves it
+    Column("ended_at", BigInteger),
+)
+
+codes = Table(
+    "codes",
+    metadata,
+    Column("hash", Text, primary_key=True),
+    Column("grant_id", Text, nullable=False),  # the gid that redeeming makes, and reuse ends
+    Column("user_id", ForeignKey("users.id"), nullable=False),
+    Column("client_id", ForeignKey("clients.id"), nullable=False),
+    Column("session_id", ForeignKey("login_sessions.id"), nullable=False),
+    Column("redirect_uri", Text, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("resources", JSON, nullable=False),
+    Column("nonce", Text),
+    Column("code_challenge", Text, nullable=False),  # S256 always
+    Column("user_hard_gen", BigInteger, nullable=False),
+    Column("client_hard_gen", BigInteger, nullable=False),
+    Column("auth_time", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False, index=True),
+    Column("consumed_at", BigInteger),
+)
+
+refresh_tokens = Table(
+    "refresh_tokens",
+    metadata,
+    Column("hash", Text, primary_key=True),
+    Column("grant_id", ForeignKey("grants.id"), nullable=False, index=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("consumed_at", BigInteger),
+)
+
+signing_keys = Table(
+    "signing_keys",
+    metadata,
+    Column("kid", Text, primary_key=True),  # RFC 7638 thumbprint
+    Column("purpose", Text, nullable=False),  # access | log
+    Column("status", Text, nullable=False),  # prepared | active | retired | revoked
+    Column("public_jwk", JSON, nullable=False),
+    Column("private_encrypted", LargeBinary, nullable=False),  # AES-256-GCM; the kid is the associated data
+    Column("created_at", BigInteger, nullable=False),
+    Column("activated_at", BigInteger),
+    Column("retired_at", BigInteger),
+    Column("revoked_at", BigInteger),
+    Index("ix_signing_keys_purpose_status", "purpose", "status"),
+)
+
+# One row: the counter that gives positions, locked last.
+log_state = Table(
+    "log_state",
+    metadata,
+    Column("id", Integer, primary_key=True),  # always 1
+    Column("log", Text, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("head", BigInteger, nullable=False),
+    Column("head_hash", Text, nullable=False),
+    Column("longest_life", BigInteger, nullable=False),  # ms: the longest life of an access token ever issued
+)
+
+revocations = Table(
+    "revocations",
+    metadata,
+    Column("log", Text, primary_key=True),
+    Column("pos", BigInteger, primary_key=True, autoincrement=False),
+    Column("message", LargeBinary, nullable=False),  # the signed message itself
+    Column("hash", Text, nullable=False),
+    Column("entries", JSON, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("dead_at", BigInteger, nullable=False, index=True),  # the last token it can match has expired
+)
+
+# What Introspect and issuing ask: is this one jti revoked? (Sessions, grants and generations are in their own tables.)
+revoked_tokens = Table(
+    "revoked_tokens",
+    metadata,
+    Column("jti", Text, primary_key=True),
+    Column("dead_at", BigInteger, nullable=False, index=True),
+)
