@@ -7,7 +7,25 @@ Row locks are always taken in this order, so that no two transactions wait for e
 session, grant, code or refresh token, signing key, and the log's counter row last.
 """
 
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Select,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.types import JSON
 
 metadata = MetaData(
@@ -124,6 +142,14 @@ signing_keys = Table(
     Column("retired_at", BigInteger),
     Column("revoked_at", BigInteger),
     Index("ix_signing_keys_purpose_status", "purpose", "status"),
+    # At no time do two keys sign for one purpose, whatever two replicas do at once.
+    Index(
+        "uq_signing_keys_one_active",
+        "purpose",
+        unique=True,
+        postgresql_where=text("status = 'active'"),
+        sqlite_where=text("status = 'active'"),
+    ),
 )
 
 # One row: the counter that gives positions, locked last.
@@ -158,3 +184,23 @@ revoked_tokens = Table(
     Column("jti", Text, primary_key=True),
     Column("dead_at", BigInteger, nullable=False, index=True),
 )
+
+
+def shared(query: Select[Any]) -> Select[Any]:
+    """`query` with its rows kept from changing until the transaction ends (FOR SHARE; SQLite has the whole file)."""
+    return query.with_for_update(read=True)
+
+
+def exclusive(query: Select[Any]) -> Select[Any]:
+    """`query` with its rows ours alone (FOR NO KEY UPDATE, so that foreign-key checks elsewhere need not wait)."""
+    return query.with_for_update(key_share=True)
+
+
+def insert_if_absent(tx: Connection, table: Table, values: Mapping[str, Any]) -> bool:
+    """Inserts a row unless its key is taken; tells whether it did, also when two transactions try at once."""
+    statement: Any
+    if tx.dialect.name == "postgresql":
+        statement = postgresql.insert(table).values(values).on_conflict_do_nothing()
+    else:
+        statement = sqlite.insert(table).values(values).on_conflict_do_nothing()
+    return bool(tx.execute(statement).rowcount)

@@ -1,0 +1,7 @@
+"""identity: who you are.
+
+Owns        users, clients, login sessions, grants, signing keys and revocations, all in SQL.
+Publishes   the signed revocation log and its heartbeat (Redis stream and channel, and gRPC Replay).
+Consumes    nothing.
+Never       asks Redis to decide anything: its own routes and Introspect read SQL and work without it.
+"""
