@@ -1,0 +1,196 @@
+"""The edge of every HTTP app: ids, a cap on bodies, problem details, metrics, one access line, no text of exceptions.
+
+`create_app` is the only way an app is made, so none forgets any of it.
+"""
+
+import http
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rescind.errors import RescindError
+from servicekit.errors import PROBLEM_TYPE, Kind, ServiceError, internal, problem, problem_headers, understood
+from servicekit.metrics import Metrics
+from servicekit.telemetry import request_context, request_id
+
+MAX_BODY = 64 * 1024  # bytes
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_REASONS = {
+    400: "BAD_REQUEST",
+    404: "ROUTE_NOT_FOUND",
+    405: "METHOD_NOT_ALLOWED",
+    413: "BODY_TOO_LARGE",
+    415: "CONTENT_TYPE_NOT_SUPPORTED",
+}
+_log = structlog.get_logger("servicekit.http")
+
+
+def create_app(name: str, metrics: Metrics, *, development: bool = False, max_body: int = MAX_BODY) -> FastAPI:
+    """An app behind `Edge`. Its API pages exist in development only."""
+    app = FastAPI(
+        title=name,
+        docs_url="/docs" if development else None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if development else None,
+        redirect_slashes=False,
+    )
+    for error in (ServiceError, RescindError):
+        app.add_exception_handler(error, _answer_understood)
+    app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_middleware(Edge, metrics=metrics, max_body=max_body)
+    return app
+
+
+def problem_response(error: ServiceError) -> JSONResponse:
+    """`error` as an RFC 9457 response. `instance` is the id of the request being served."""
+    return JSONResponse(
+        problem(error, instance=f"urn:rescind:request:{request_id()}"),
+        status_code=error.kind.http,
+        headers=problem_headers(error),
+        media_type=PROBLEM_TYPE,
+    )
+
+
+class BodyTooLarge(HTTPException):
+    """Raised out of `receive`; an HTTPException because FastAPI hides every other kind behind a 400."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(413, f"The body may have {limit} bytes.")
+
+
+class Edge:
+    """Middleware around everything else, the framework's own error pages included."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, max_body: int = MAX_BODY) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._max_body = max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = _headers(scope)
+        with request_context(headers) as id_:
+            answer = _Answer(send, id_)
+            began = time.perf_counter()
+            try:
+                await self._app(scope, _Capped(receive, headers, self._max_body), answer)
+            except Exception:
+                self._metrics.unforeseen.inc()
+                error_id = secrets.token_hex(8)
+                _log.exception("unforeseen error", error_id=error_id, route=_route(scope))
+                if answer.status:
+                    raise  # too late for another answer: the server must cut the connection
+                await problem_response(internal(error_id))(scope, receive, answer)
+            finally:
+                self._account(scope, answer.status or 499, time.perf_counter() - began)
+
+    def _account(self, scope: Scope, status: int, seconds: float) -> None:
+        method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+        route = _route(scope)
+        self._metrics.http_seconds.labels(method, route, str(status)).observe(seconds)
+        if route not in ("/livez", "/readyz"):
+            _log.info("request", method=method, route=route, status=status, ms=round(seconds * 1000, 2))
+
+
+class _Answer:
+    """Sends on, with the request's id, and remembers the status (0: nothing sent yet)."""
+
+    def __init__(self, send: Send, id_: str) -> None:
+        self._send = send
+        self._id = id_
+        self.status = 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            added = [(b"x-request-id", self._id.encode()), (b"x-content-type-options", b"nosniff")]
+            message = {**message, "headers": [*message.get("headers", ()), *added]}
+        await self._send(message)
+
+
+class _Capped:
+    """Receives on, until the body has more bytes than it may; a declared length that is too large counts at once."""
+
+    def __init__(self, receive: Receive, headers: Mapping[str, str], limit: int) -> None:
+        self._receive = receive
+        declared = headers.get("content-length", "0")
+        self._declared = int(declared) if declared.isascii() and declared.isdigit() else 0
+        self._limit = limit
+        self._seen = 0
+
+    async def __call__(self) -> Message:
+        if self._declared > self._limit:
+            raise BodyTooLarge(self._limit)
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._seen += len(message.get("body", b""))
+            if self._seen > self._limit:
+                raise BodyTooLarge(self._limit)
+        return message
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def _route(scope: Scope) -> str:
+    return getattr(scope.get("route"), "path", None) or "none"
+
+
+async def _answer_understood(_request: Request, error: Exception) -> JSONResponse:
+    foreseen = understood(error)
+    if foreseen is None:
+        raise error
+    return problem_response(foreseen)
+
+
+async def _answer_http(_request: Request, error: Exception) -> JSONResponse:
+    """The framework's own refusals: no such route, wrong method, unreadable body."""
+    if not isinstance(error, HTTPException):
+        raise error
+    reason = _REASONS.get(error.status_code) or http.HTTPStatus(error.status_code).name
+    answer = ServiceError(Kind.of_http(error.status_code), reason, error.detail, headers=error.headers)
+    return problem_response(answer)
+
+
+async def _answer_invalid(_request: Request, error: Exception) -> JSONResponse:
+    """What pydantic refused: 415 for another kind of body, 400 for broken JSON, 422 for anything else, by field."""
+    if not isinstance(error, RequestValidationError):
+        raise error
+    faults = error.errors()
+    if any(fault["type"] == "json_invalid" for fault in faults):
+        return problem_response(ServiceError(Kind.INVALID, "JSON_MALFORMED", "The body is not JSON."))
+    if isinstance(error.body, bytes):
+        # FastAPI leaves a body of another type unparsed, and then finds that bytes are no object.
+        return problem_response(
+            ServiceError(
+                Kind.UNSUPPORTED_MEDIA, "CONTENT_TYPE_NOT_SUPPORTED", "The body must be sent as application/json."
+            )
+        )
+    unknown = all(fault["type"] == "extra_forbidden" for fault in faults)
+    return problem_response(
+        ServiceError(
+            Kind.UNPROCESSABLE,
+            "UNKNOWN_FIELD" if unknown else "VALIDATION_FAILED",
+            "The request does not have the shape it must have.",
+            fields={_field(fault): str(fault["msg"]) for fault in faults[:20]},
+        )
+    )
+
+
+def _field(fault: Mapping[str, Any]) -> str:
+    """`items.0.quantity`. The name of an unknown field is the caller's own text, so it is cut short."""
+    where = [str(part) for part in fault["loc"]]
+    return ".".join(where[1:] or where)[:100]

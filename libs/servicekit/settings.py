@@ -1,0 +1,101 @@
+"""Settings from the environment: typed, read in one place, and all faults told at once.
+
+A service declares one class; each field names its variable:
+
+    class Settings(CommonSettings):
+        database_url: Annotated[DatabaseUrl, Field(validation_alias="ORDERS_DATABASE_URL")]
+        http_port: Annotated[Port, Field(validation_alias="ORDERS_HTTP_PORT")] = 8002
+
+A variable that is set to nothing counts as missing, as compose files and shells leave them.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Literal, TextIO, TypeVar
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+EXIT_CODE = 2  # of a process whose settings are wrong
+
+Port = Annotated[int, Field(ge=0, le=65535)]  # 0: any free one
+S = TypeVar("S", bound=BaseSettings)
+
+
+def _no_trailing_slash(url: str) -> str:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("must begin with http:// or https://")
+    if url.endswith("/"):
+        raise ValueError("must not end with a slash")
+    return url
+
+
+def _redis(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("must begin with redis://, rediss:// or unix://")
+    return url
+
+
+def _database(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://")):
+        raise ValueError("must begin with sqlite:/// or postgresql://")
+    return url
+
+
+HttpUrl = Annotated[str, AfterValidator(_no_trailing_slash)]
+RedisUrl = Annotated[SecretStr, AfterValidator(_redis)]  # may hold a password, as the next
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_database)]
+
+
+class CommonSettings(BaseSettings):
+    """What every service reads. `development` switches on reflection and API pages. It switches no check off."""
+
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True, frozen=True, extra="ignore", hide_input_in_errors=True, populate_by_name=True
+    )
+
+    development: Annotated[bool, Field(validation_alias="RESCIND_DEVELOPMENT")] = False
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(validation_alias="RESCIND_LOG_LEVEL")] = (
+        "INFO"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment and nothing else: no file that happens to lie in the working folder decides."""
+        return init_settings, env_settings
+
+
+def load(settings: type[S], *, out: TextIO | None = None) -> S:
+    """The settings, or the end of the process: one line for each fault, none with a value in it.
+
+    Raises:
+        SystemExit: with EXIT_CODE, when anything is wrong.
+    """
+    try:
+        return settings()
+    except ValidationError as error:
+        # Not logged: the log is not set up yet, and its settings may be what is wrong.
+        for line in faults(error, os.environ):
+            print(line, file=out or sys.stderr)
+        raise SystemExit(EXIT_CODE) from None
+
+
+def faults(error: ValidationError, environment: Mapping[str, str]) -> list[str]:
+    """Every fault in `error` as one line, sorted by variable. A value is never repeated: it may be a secret."""
+    lines = set()
+    for fault in error.errors(include_url=False, include_input=False, include_context=False):
+        name = ".".join(str(part) for part in fault["loc"]) or "settings"
+        if fault["type"] == "missing":
+            state = "is set to nothing" if name in environment else "is not set"
+            lines.add(f"{name} {state}")
+        else:
+            lines.add(f"{name}: {fault['msg'].removeprefix('Value error, ')}")
+    return sorted(lines)
