@@ -100,7 +100,7 @@ class Edge:
         method = scope["method"] if scope["method"] in _METHODS else "OTHER"
         route = _route(scope)
         self._metrics.http_seconds.labels(method, route, str(status)).observe(seconds)
-        if route not in ("/livez", "/readyz"):
+        if scope["path"] not in ("/livez", "/readyz"):
             _log.info("request", method=method, route=route, status=status, ms=round(seconds * 1000, 2))
 
 

@@ -1,5 +1,7 @@
 """The edge of every gRPC server: ids, rich errors, metrics, one line per call, no text of exceptions."""
 
+from __future__ import annotations  # grpc's classes are generic for the type checker only
+
 import asyncio
 import secrets
 import time
@@ -40,7 +42,6 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_reconnect_backoff_ms", 1_000),
 )
 
-# Quoted: generic for the type checker only.
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
