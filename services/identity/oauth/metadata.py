@@ -1,0 +1,54 @@
+"""What this server says of itself: RFC 8414 and OpenID Connect Discovery. Only what is there is named."""
+
+from typing import Any
+
+from identity.oauth.clients import CONFIDENTIAL
+from identity.oauth.server import SCOPES
+
+
+def server_metadata(issuer: str) -> dict[str, Any]:
+    """The document at /.well-known/oauth-authorization-server (RFC 8414 section 2)."""
+    return {
+        "issuer": issuer,
+        "authorization_endpoint": f"{issuer}/authorize",
+        "token_endpoint": f"{issuer}/token",
+        "jwks_uri": f"{issuer}/jwks.json",
+        "revocation_endpoint": f"{issuer}/revoke",
+        "introspection_endpoint": f"{issuer}/introspect",
+        "scopes_supported": list(SCOPES),
+        "response_types_supported": ["code"],
+        "response_modes_supported": ["query"],
+        "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials"],
+        "token_endpoint_auth_methods_supported": [*CONFIDENTIAL, "none"],
+        "revocation_endpoint_auth_methods_supported": [*CONFIDENTIAL, "none"],
+        "introspection_endpoint_auth_methods_supported": [*CONFIDENTIAL],
+        "code_challenge_methods_supported": ["S256"],
+        "authorization_response_iss_parameter_supported": True,
+    }
+
+
+def provider_metadata(issuer: str) -> dict[str, Any]:
+    """The document at /.well-known/openid-configuration (OpenID Connect Discovery 1.0 section 3)."""
+    return {
+        **server_metadata(issuer),
+        "userinfo_endpoint": f"{issuer}/userinfo",
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["RS256"],
+        "prompt_values_supported": ["none", "login", "consent", "select_account"],
+        "claims_supported": [
+            "sub",
+            "iss",
+            "aud",
+            "exp",
+            "iat",
+            "auth_time",
+            "nonce",
+            "sid",
+            "at_hash",
+            "name",
+            "email",
+        ],
+        "claims_parameter_supported": False,
+        "request_parameter_supported": False,
+        "request_uri_parameter_supported": False,
+    }
