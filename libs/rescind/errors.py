@@ -4,6 +4,7 @@
     ├── TokenRefused              the token is no good: 401, UNAUTHENTICATED
     │   ├── MalformedToken        not a token that we could have issued: size, encoding, JSON, types
     │   ├── UntrustedToken        well formed, but the wrong algorithm, kind, key, signature, issuer or audience
+    │   │   └── UnknownKey        no key of that `kid`; the key set may be behind, so it is worth one fetch
     │   ├── ExpiredToken          its time is over, or has not come
     │   └── RevokedToken          taken back: `kind` names what was revoked, `cause` why
     ├── InsufficientScope         a good token that does not permit this: 403, PERMISSION_DENIED
@@ -26,9 +27,17 @@ class RescindError(Exception):
 
 
 class TokenRefused(RescindError):
-    """The token is no good (RFC 6750 section 3.1: `invalid_token`)."""
+    """The token is no good (RFC 6750 section 3.1: `invalid_token`).
+
+    Raised itself only with the reason that the issuer gave when it was asked.
+    """
 
     reason = "TOKEN_REFUSED"
+
+    def __init__(self, detail: str, *, reason: str | None = None) -> None:
+        super().__init__(detail)
+        if reason is not None:
+            self.reason = reason
 
 
 class MalformedToken(TokenRefused):
@@ -41,6 +50,10 @@ class UntrustedToken(TokenRefused):
     """Well formed, but not signed for us, by us, or as what it claims to be."""
 
     reason = "TOKEN_UNTRUSTED"
+
+
+class UnknownKey(UntrustedToken):
+    """No key of the `kid` that the token names."""
 
 
 class ExpiredToken(TokenRefused):
@@ -59,11 +72,9 @@ class RevokedToken(TokenRefused):
     reason = "TOKEN_REVOKED"
 
     def __init__(self, kind: RevocationKind, cause: str, *, soft: bool = False) -> None:
-        super().__init__(f"{kind} revoked: {cause}")
+        super().__init__(f"{kind} revoked: {cause}", reason="TOKEN_STALE" if soft else None)
         self.kind: RevocationKind = kind
         self.cause = cause
-        if soft:
-            self.reason = "TOKEN_STALE"
 
 
 class InsufficientScope(RescindError):

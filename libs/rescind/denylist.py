@@ -1,0 +1,204 @@
+"""The entries a process holds, and the one question: does any of them match this token?
+
+**Why it is fast.** A token, session or grant that was revoked is one key in one dict; a subject or client is one
+generation in another. A lookup is a handful of dict probes, whatever the number of entries. The keys of a token are
+computed once, when it is first verified, and kept with it.
+
+**Why it cannot grow without bound.** Every entry has a position in the log, and identity names the *floor* in every
+heartbeat: the oldest position that can still match a living token. A token lives fifteen minutes, so an entry is
+dropped about that long after it came. What is held is bounded by (revocations per second) x (longest token life), not by
+history. Entries are kept in the order of their positions, so dropping looks at what it drops and at nothing else.
+
+**Why it is small.** Ids are 128-bit digests as integers, 48 bytes each, whatever the id looked like; values are shared;
+the order costs 16 bytes an entry. At a million entries that is about 110 bytes for each, the dict included (there is a
+test that measures it). Two ids with one digest would need 2^64 guesses by whoever chooses the ids, which is identity.
+
+**Why applying is safe in any order, any number of times.** Adding an entry twice changes nothing, generations only rise,
+and nothing but the floor removes. An entry that was added again later stays until its latest position is below the
+floor. An entry that comes ahead of its predecessors may outlive the floor a little; none is dropped before its time.
+"""
+
+from array import array
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from rescind.claims import Principal
+from rescind.errors import RevocationKind, RevokedToken
+from rescind.messages import ENTRY_KINDS, Entry, EntryKind
+
+_SEGMENT = 1024  # keys per segment of the order: large enough to be cheap, small enough to be freed soon
+_MAX_SHARED = 1024  # different (kind, cause) pairs that share their value
+
+
+@dataclass(frozen=True, slots=True)
+class TokenKeys:
+    """What of a token the denylist is asked about: computed once per token."""
+
+    ids: tuple[int, ...]
+    subject: str
+    gen: int | None
+    client_id: str
+    cgen: int
+
+
+def keys_of(principal: Principal) -> TokenKeys:
+    """The keys under which `principal`'s token may be refused."""
+    ids: list[tuple[EntryKind, str | None]] = [
+        ("token", principal.jti),
+        ("token", principal.ojti),
+        ("session", principal.sid),
+        ("grant", principal.gid),
+    ]
+    return TokenKeys(
+        ids=tuple(_key(kind, id_) for kind, id_ in ids if id_ is not None),
+        subject=principal.subject,
+        gen=principal.gen,
+        client_id=principal.client_id,
+        cgen=principal.cgen,
+    )
+
+
+def _key(kind: EntryKind, id_: str) -> int:
+    return int.from_bytes(sha256(f"{kind}:{id_}".encode()).digest()[:16])
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    kind: EntryKind
+    cause: str
+
+
+@dataclass(slots=True)
+class _Segment:
+    """A stretch of the order: keys[i] came with positions[i]."""
+
+    positions: array[int] = field(default_factory=lambda: array("Q"))
+    keys: list[int] = field(default_factory=list)
+    dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Generation:
+    pos: int
+    gen: int
+    hard_gen: int
+    cause: str
+
+
+class Denylist:
+    """What is refused. Not thread-safe: one event loop owns it."""
+
+    def __init__(self) -> None:
+        self._marks: dict[int, _Mark] = {}
+        self._order: deque[_Segment] = deque()
+        self._again: dict[int, int] = {}  # keys that came more than once: their latest position
+        self._shared: dict[tuple[EntryKind, str], _Mark] = {}
+        self._subjects: dict[str, _Generation] = {}
+        self._clients: dict[str, _Generation] = {}
+        self._generation_order: deque[tuple[int, EntryKind, str]] = deque()
+        self._counts: dict[EntryKind, int] = dict.fromkeys(ENTRY_KINDS, 0)
+
+    def __len__(self) -> int:
+        """How many entries are held."""
+        return len(self._marks) + len(self._subjects) + len(self._clients)
+
+    def counts(self) -> dict[EntryKind, int]:
+        """How many entries of each kind are held."""
+        return {**self._counts, "subject": len(self._subjects), "client": len(self._clients)}
+
+    def add(self, pos: int, entry: Entry, cause: str) -> None:
+        """Refuses, from now on, what `entry` matches. Adding it again changes nothing."""
+        if entry.kind == "subject":
+            self._raise(self._subjects, pos, entry, cause)
+        elif entry.kind == "client":
+            self._raise(self._clients, pos, entry, cause)
+        else:
+            self._mark(pos, entry, cause)
+
+    def drop_below(self, floor: int) -> None:
+        """Forgets what came at positions below `floor`: it can match no living token."""
+        for pos, key in self._pop_below(floor):
+            again = self._again.get(key)
+            if again is not None:
+                if again > pos:
+                    continue  # it came again later, and stays until that position is below the floor
+                del self._again[key]
+            mark = self._marks.pop(key, None)
+            if mark is not None:
+                self._counts[mark.kind] -= 1
+        if not self._marks:
+            self._shared.clear()
+        order = self._generation_order
+        while order and order[0][0] < floor:
+            pos, kind, id_ = order.popleft()
+            held = self._subjects if kind == "subject" else self._clients
+            generation = held.get(id_)
+            if generation is not None and generation.pos <= pos:
+                del held[id_]
+
+    def match(self, keys: TokenKeys) -> RevokedToken | None:
+        """The refusal if any entry matches, else None."""
+        marks = self._marks
+        for id_ in keys.ids:
+            if id_ in marks:
+                mark = marks[id_]
+                return RevokedToken(mark.kind, mark.cause)
+        if keys.gen is not None:
+            subject = self._subjects.get(keys.subject)
+            if subject is not None and keys.gen < subject.gen:
+                return RevokedToken("subject", subject.cause, soft=keys.gen >= subject.hard_gen)
+        client = self._clients.get(keys.client_id)
+        if client is not None and keys.cgen < client.gen:
+            return RevokedToken("client", client.cause, soft=keys.cgen >= client.hard_gen)
+        return None
+
+    def matches(self, kind: RevocationKind, id_: str) -> bool:
+        """Whether an entry of this kind and id is held: for status pages and tests, not for judging tokens."""
+        if kind == "subject":
+            return id_ in self._subjects
+        if kind == "client":
+            return id_ in self._clients
+        return kind != "key" and _key(kind, id_) in self._marks
+
+    def _mark(self, pos: int, entry: Entry, cause: str) -> None:
+        key = _key(entry.kind, entry.id)
+        if key in self._marks:
+            self._again[key] = max(pos, self._again.get(key, 0))
+        else:
+            if len(self._shared) >= _MAX_SHARED:
+                self._shared.clear()
+            self._marks[key] = self._shared.setdefault((entry.kind, cause), _Mark(entry.kind, cause))
+            self._counts[entry.kind] += 1
+        if not self._order or len(self._order[-1].keys) >= _SEGMENT:
+            self._order.append(_Segment())
+        segment = self._order[-1]
+        segment.positions.append(pos)
+        segment.keys.append(key)
+
+    def _pop_below(self, floor: int) -> Iterator[tuple[int, int]]:
+        while self._order:
+            segment = self._order[0]
+            while segment.dropped < len(segment.keys):
+                pos = segment.positions[segment.dropped]
+                if pos >= floor:
+                    return
+                key = segment.keys[segment.dropped]
+                segment.dropped += 1
+                yield pos, key
+            self._order.popleft()
+
+    def _raise(self, held: dict[str, _Generation], pos: int, entry: Entry, cause: str) -> None:
+        before = held.get(entry.id)
+        hard_gen = 0 if entry.soft else entry.gen
+        if before is None:
+            held[entry.id] = _Generation(pos, entry.gen, hard_gen, cause)
+        else:
+            held[entry.id] = _Generation(
+                max(before.pos, pos),
+                max(before.gen, entry.gen),
+                max(before.hard_gen, hard_gen),
+                cause if entry.gen >= before.gen else before.cause,
+            )
+        self._generation_order.append((pos, entry.kind, entry.id))

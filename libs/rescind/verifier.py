@@ -1,0 +1,164 @@
+"""Judges an access token here and now: synchronous, no await, no I/O.
+
+The order of the checks: shape, algorithm and kind (`jws`), key, signature, claims (`claims`), and then what can change
+while a token lives: is its key still accepted, has it expired, does an entry match, and is all of that knowledge fresh.
+The first part depends on nothing but the bytes of the token, so it is remembered, under the token's digest; the second
+is done at every call.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Protocol
+
+from rescind.claims import Expectations, Principal, principal_from
+from rescind.denylist import TokenKeys, keys_of
+from rescind.errors import (
+    ExpiredToken,
+    KeysUnavailable,
+    MalformedToken,
+    NotFresh,
+    RevokedToken,
+    UnknownKey,
+)
+from rescind.jws import MAX_TOKEN_BYTES, parse
+from rescind.keys import KeySet
+from rescind.state import Freshness, Knowledge
+
+ACCESS_TOKEN_TYPES = frozenset({"at+jwt"})  # RFC 9068 section 2.1
+
+
+class KnowsRevocations(Protocol):
+    """Whoever holds the current knowledge: the feed."""
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """The knowledge of this moment."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    principal: Principal
+    keys: TokenKeys
+    kid: str
+    dies_at: float
+
+
+class Verifier:
+    """Verifies access tokens (RFC 9068) of one issuer for one audience. Belongs to one event loop.
+
+    `max_life` and `leeway` are seconds; `remembered` bounds how many verified tokens are kept (their digests, not the
+    tokens).
+    """
+
+    def __init__(
+        self,
+        issuer: str,
+        audience: str,
+        keys: KeySet,
+        feed: KnowsRevocations,
+        *,
+        max_life: int = 3600,
+        leeway: int = 5,
+        remembered: int = 20_000,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._expected = Expectations(issuer, audience, leeway, max_life)
+        self._keys = keys
+        self._feed = feed
+        self._now = now
+        self._monotonic = monotonic
+        # Two generations of half the bound each: when the young one is full, the old one is let go. What is used is
+        # carried over, so this is close to least-recently-used, without a list to maintain at every hit.
+        self._half = max(1, remembered // 2)
+        self._young: dict[bytes, _Remembered] = {}
+        self._old: dict[bytes, _Remembered] = {}
+
+    @property
+    def audience(self) -> str:
+        """The one service that this verifier speaks for."""
+        return self._expected.audience
+
+    def freshness(self) -> Freshness:
+        """Whether a revocation may have been missed, at this moment."""
+        return self._feed.knowledge.freshness(self._monotonic())
+
+    def stale_for(self) -> float:
+        """Seconds since this verifier was last fresh; 0 while it is, infinity if it never was."""
+        return max(0.0, self._monotonic() - self._feed.knowledge.fresh_until)
+
+    def verify(self, unverified_token: str) -> Principal:
+        """The principal of a token that is good right now.
+
+        Raises:
+            MalformedToken, UntrustedToken, ExpiredToken, RevokedToken: it is not.
+            NotFresh: it may be, but a revocation may have been missed.
+            KeysUnavailable: there is no key to judge it with.
+        """
+        principal = self.verify_unless_revoked_later(unverified_token)
+        if self._monotonic() >= self._feed.knowledge.fresh_until:
+            raise NotFresh(f"revocations are {self.freshness().value}")
+        return principal
+
+    def verify_unless_revoked_later(self, unverified_token: str) -> Principal:
+        """All of `verify` but freshness: good as far as this process knows, however long ago it last knew everything.
+
+        The caller must then decide by a staleness policy (`Guard.authenticate` does).
+
+        Raises:
+            MalformedToken, UntrustedToken, ExpiredToken, RevokedToken, KeysUnavailable: as `verify`.
+        """
+        if len(unverified_token) > MAX_TOKEN_BYTES:
+            raise MalformedToken(f"longer than {MAX_TOKEN_BYTES} bytes")
+        try:
+            digest = sha256(unverified_token.encode("ascii")).digest()
+        except UnicodeEncodeError:
+            raise MalformedToken("not ASCII") from None
+        known = self._young.get(digest)
+        if known is None:
+            known = self._recall(digest) or self._remember(digest, self._judge(unverified_token))
+        knowledge = self._feed.knowledge
+        if knowledge.kids is not None and known.kid not in knowledge.kids:
+            raise RevokedToken("key", "KEY_REVOKED")
+        if self._now() >= known.dies_at:
+            raise ExpiredToken("expired")
+        refusal = knowledge.denylist.match(known.keys)
+        if refusal is not None:
+            raise refusal
+        return known.principal
+
+    def _judge(self, unverified_token: str) -> _Remembered:
+        jws = parse(unverified_token, types=ACCESS_TOKEN_TYPES)
+        knowledge = self._feed.knowledge
+        accepted = knowledge.kids is None or jws.kid in knowledge.kids
+        if not accepted:
+            # Refused before any key is looked for: an invented kid costs nobody a fetch.
+            if jws.kid in knowledge.former_kids:
+                raise RevokedToken("key", "KEY_REVOKED")
+            raise UnknownKey("no accepted key of this kid")
+        key = self._keys.key(jws.kid)
+        if key is None:
+            if self._keys.empty or knowledge.kids is not None:
+                raise KeysUnavailable("the key is accepted, but this process could not fetch it")
+            raise UnknownKey("no key of this kid")
+        principal = principal_from(jws.verified_claims(key), self._expected, self._now())
+        return _Remembered(
+            principal=principal,
+            keys=keys_of(principal),
+            kid=jws.kid,
+            dies_at=principal.expires_at + self._expected.leeway,
+        )
+
+    def _recall(self, digest: bytes) -> _Remembered | None:
+        known = self._old.get(digest)
+        return None if known is None else self._remember(digest, known)
+
+    def _remember(self, digest: bytes, verified: _Remembered) -> _Remembered:
+        if len(self._young) >= self._half:
+            self._old = self._young
+            self._young = {}
+        self._young[digest] = verified
+        return verified
