@@ -150,9 +150,10 @@ def insert_new(tx: Connection, table: Table, values: Mapping[str, Any]) -> bool:
 
     Decided by the database in one statement, so of many at once exactly one is told True.
     """
-    if tx.dialect.name == "postgresql":
-        return tx.execute(postgresql.insert(table).values(**values).on_conflict_do_nothing()).rowcount == 1
-    return tx.execute(sqlite.insert(table).values(**values).on_conflict_do_nothing()).rowcount == 1
+    insert = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
+    key = next(iter(table.primary_key))
+    # RETURNING and not `rowcount`, which an INSERT does not promise: it said -1 for rows that PostgreSQL had inserted.
+    return tx.execute(insert(table).values(**values).on_conflict_do_nothing().returning(key)).first() is not None
 
 
 def lost_against_another(error: DBAPIError) -> bool:

@@ -1,0 +1,14 @@
+"""What all tests share: what they may need (support.requirements), and the containers (support.containers)."""
+
+import pytest
+
+from support.requirements import need
+
+pytest_plugins = ["support.containers"]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """`@pytest.mark.docker`, `browser`, `node`: skipped, or failed, when the machine has no such thing."""
+    for requirement in ("docker", "browser", "node"):
+        if item.get_closest_marker(requirement) is not None:
+            need(requirement)

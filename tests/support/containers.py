@@ -1,0 +1,81 @@
+"""Real databases and a real Redis for the suites that every implementation must pass.
+
+`database_url` runs a test twice: on a new SQLite file, and on a new database of a PostgreSQL in a container.
+`redis_container_url` is an emptied Redis in a container. Without Docker these skip, and say so.
+
+`RESCIND_TEST_POSTGRES_URL` names a PostgreSQL server that is there already, to be used instead of a container.
+"""
+
+import os
+import secrets
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, make_url, text
+
+from support.requirements import need
+
+POSTGRES_IMAGE = "postgres:17"
+REDIS_IMAGE = "redis:8"
+
+
+@pytest.fixture(scope="session")
+def postgres_server_url() -> Iterator[str]:
+    """A PostgreSQL server, as the URL of a database in which others may be created."""
+    if url := os.environ.get("RESCIND_TEST_POSTGRES_URL"):
+        yield url
+        return
+    need("docker")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a library that is not ours
+        from testcontainers.community.postgres import PostgresContainer
+
+        with PostgresContainer(POSTGRES_IMAGE, driver=None) as container:
+            yield container.get_connection_url()
+
+
+@pytest.fixture
+def postgres_url(postgres_server_url: str) -> Iterator[str]:
+    """A new, empty PostgreSQL database."""
+    name = f"test_{secrets.token_hex(8)}"
+    server = make_url(postgres_server_url).set(drivername="postgresql+psycopg")
+    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+            connection.execute(text(f"CREATE DATABASE {name}"))
+        yield server.set(database=name).render_as_string(hide_password=False)
+        with engine.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    finally:
+        engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A new, empty database: SQLite, then PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'test.db'}"
+    return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture(scope="session")
+def _redis_container() -> Iterator[str]:
+    need("docker")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from testcontainers.community.redis import RedisContainer
+
+        with RedisContainer(REDIS_IMAGE) as container:
+            yield f"redis://{container.get_container_host_ip()}:{container.get_exposed_port(6379)}/0"
+
+
+@pytest.fixture
+def redis_container_url(_redis_container: str) -> str:
+    """A real Redis, emptied."""
+    from redis import Redis
+
+    with Redis.from_url(_redis_container) as client:
+        client.flushall()
+    return _redis_container

@@ -1,0 +1,58 @@
+"""What a test may need besides Python, whether this machine has it, and what to do when it does not.
+
+A test that needs something missing is skipped, and the summary says so. In CI nothing may be skipped for that:
+`RESCIND_REQUIRE=docker,browser,node` turns such a skip into a failure.
+"""
+
+import functools
+import os
+import shutil
+
+import pytest
+
+CHROMIUM = "/usr/bin/chromium"
+
+
+def _docker() -> str:
+    if shutil.which("docker") is None and not os.environ.get("DOCKER_HOST"):
+        return "there is no Docker here"
+    import docker  # slow to import, and seldom needed
+
+    try:
+        client = docker.from_env(timeout=5)
+    except docker.errors.DockerException:
+        return "no Docker engine answers"
+    try:
+        client.ping()
+    except (docker.errors.DockerException, OSError):
+        return "no Docker engine answers"
+    finally:
+        client.close()
+    return ""
+
+
+def _browser() -> str:
+    return "" if shutil.which("chromium") or os.path.exists(CHROMIUM) else "there is no Chromium here"  # noqa: PTH110
+
+
+def _node() -> str:
+    return "" if shutil.which("node") else "there is no Node.js here"
+
+
+_PROBES = {"docker": _docker, "browser": _browser, "node": _node}
+
+
+@functools.cache
+def missing(requirement: str) -> str:
+    """Why `requirement` cannot be had here; empty when it can."""
+    return _PROBES[requirement]()
+
+
+def need(requirement: str) -> None:
+    """Goes on when `requirement` is there; otherwise skips the test, or fails it where RESCIND_REQUIRE says so."""
+    why = missing(requirement)
+    if not why:
+        return
+    if requirement in os.environ.get("RESCIND_REQUIRE", "").replace(",", " ").split():
+        pytest.fail(f"RESCIND_REQUIRE={requirement}, but {why}", pytrace=False)
+    pytest.skip(f"needs {requirement}: {why}")
