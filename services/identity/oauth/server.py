@@ -95,7 +95,8 @@ class Server(AuthorizationServer):  # type: ignore[misc]  # Authlib is untyped
         """
         asked = request.parameters
         if asked.response_type == "code":
-            return super().get_authorization_grant(request)
+            grant: CodeGrant = super().get_authorization_grant(request)
+            return grant
         client = None if asked.client_id is None else self.query_client(asked.client_id)
         known = client is not None and client.check_redirect_uri(asked.redirect_uri or "")
         raise OAuth2Error(

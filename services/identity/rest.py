@@ -1,0 +1,148 @@
+"""Identity over HTTP, for programs: the OAuth endpoints, userinfo, discovery, keys. Translation only.
+
+`install` puts these and the pages into an app, behind the headers that all of them carry.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from authlib.oauth2 import OAuth2Error
+from fastapi import APIRouter, FastAPI, Request
+from sqlalchemy import Connection
+from starlette.responses import JSONResponse, Response
+
+from identity import pages
+from identity.domain import IDENTITY_AUDIENCE
+from identity.keyring import Purpose
+from identity.oauth.metadata import provider_metadata, server_metadata
+from identity.oauth.requests import OAuthRequest
+from identity.oauth.server import Answer, RolledBack, Server
+from identity.signin import person
+from identity.views import SafeHeaders
+from identity.web import Web, read_form
+from servicekit.errors import Kind, ServiceError
+
+# Long enough to take the load off, short enough for a key that was revoked.
+_KEYS_MAY_BE_KEPT = {"cache-control": "public, max-age=10"}
+_METADATA_MAY_BE_KEPT = {"cache-control": "public, max-age=300"}
+
+
+def install(app: FastAPI, web: Web) -> None:
+    """Adds everything that identity serves over HTTP."""
+    # Authlib logs what it issues at DEBUG. No level of ours shall ever let that through.
+    logging.getLogger("authlib").setLevel(logging.INFO)
+    app.include_router(_oauth(web))
+    app.include_router(_published(web))
+    app.include_router(pages.router(web))
+    app.add_middleware(SafeHeaders)
+
+
+def _oauth(web: Web) -> APIRouter:
+    router = APIRouter()
+
+    @router.post("/token")
+    async def token(request: Request) -> Response:
+        return await _converse(web, request, lambda server, asked: server.create_token_response(asked))
+
+    @router.post("/revoke")
+    async def revoke(request: Request) -> Response:
+        response = await _converse(
+            web, request, lambda server, asked: server.create_endpoint_response("revocation", asked)
+        )
+        await web.publish()
+        return response
+
+    @router.post("/introspect")
+    async def introspect(request: Request) -> Response:
+        return await _converse(
+            web, request, lambda server, asked: server.create_endpoint_response("introspection", asked)
+        )
+
+    @router.api_route("/userinfo", methods=["GET", "POST"])
+    async def userinfo(request: Request) -> JSONResponse:
+        """OpenID Connect Core section 5.3. The token comes in the Authorization header and nowhere else."""
+        scheme, _, unverified_token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            raise _refused("TOKEN_MISSING", "An access token is needed.", "")
+        claims = await web.database.run(lambda tx: _about(web, tx, unverified_token.strip()))
+        return JSONResponse(claims)
+
+    return router
+
+
+def _published(web: Web) -> APIRouter:
+    router = APIRouter()
+    issuer = web.issuer.issuer
+
+    @router.get("/.well-known/oauth-authorization-server")
+    async def oauth_metadata() -> JSONResponse:
+        return JSONResponse(server_metadata(issuer), headers=_METADATA_MAY_BE_KEPT)
+
+    @router.get("/.well-known/openid-configuration")
+    async def openid_metadata() -> JSONResponse:
+        return JSONResponse(provider_metadata(issuer), headers=_METADATA_MAY_BE_KEPT)
+
+    async def keys(purpose: Purpose) -> JSONResponse:
+        jwks = await web.database.read(lambda tx: web.issuer.keyring.jwks(tx, purpose))
+        return JSONResponse(jwks, headers=_KEYS_MAY_BE_KEPT, media_type="application/jwk-set+json")
+
+    @router.get("/jwks.json")
+    async def access_keys() -> JSONResponse:
+        return await keys("access")
+
+    @router.get("/revocations/jwks.json")
+    async def log_keys() -> JSONResponse:
+        return await keys("log")
+
+    return router
+
+
+async def _converse(web: Web, request: Request, respond: Callable[[Server, OAuthRequest], Answer]) -> Response:
+    """One OAuth request in one transaction, undone if it is refused."""
+    try:
+        uri = f"{web.issuer.issuer}{request.url.path}"
+        authorization = request.headers.get("authorization")
+        asked = OAuthRequest("POST", uri, await read_form(request), authorization=authorization)
+    except OAuth2Error as error:
+        status, body, headers = error()
+        return _response(Answer(status, body, tuple(headers)))
+    try:
+        answer = await web.database.run(lambda tx: web.server(tx).answer(lambda server: respond(server, asked)))
+    except RolledBack as refused:
+        answer = refused.answer
+    else:
+        if answer.status >= 400:  # kept all the same: it has ended a grant
+            await web.publish()
+    return _response(answer)
+
+
+def _response(answer: Answer) -> JSONResponse:
+    headers = {name: value for name, value in answer.headers if name.lower() != "content-type"}
+    return JSONResponse(answer.body, answer.status, headers)
+
+
+def _about(web: Web, tx: Connection, unverified_token: str) -> dict[str, Any]:
+    claims = web.reader.living(tx, unverified_token)
+    if claims is None or claims["aud"] != IDENTITY_AUDIENCE:
+        raise _refused("TOKEN_REFUSED", "The access token is not accepted.", "invalid_token")
+    scopes = claims["scope"].split()
+    if "openid" not in scopes or not claims["sub"].startswith("usr_"):
+        raise ServiceError(
+            Kind.FORBIDDEN,
+            "INSUFFICIENT_SCOPE",
+            "The access token does not permit this: it needs scope openid.",
+            headers={"www-authenticate": 'Bearer error="insufficient_scope", scope="openid"'},
+        )
+    about: dict[str, Any] = {"sub": claims["sub"]}
+    known = person(tx, claims["sub"])
+    if "profile" in scopes:
+        about["name"] = known.name
+    if "email" in scopes:
+        about["email"] = known.email
+    return about
+
+
+def _refused(reason: str, detail: str, error: str) -> ServiceError:
+    challenge: Mapping[str, str] = {"www-authenticate": f'Bearer error="{error}"' if error else "Bearer"}
+    return ServiceError(Kind.UNAUTHENTICATED, reason, detail, headers=challenge)

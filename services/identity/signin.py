@@ -1,0 +1,123 @@
+"""Signing in and out: what happens to login sessions when a person proves who they are, or leaves."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, select, update
+
+from identity.domain import (
+    Cause,
+    Credentials,
+    NewSession,
+    Position,
+    SessionId,
+    SignInOvertaken,
+    UserId,
+    new_secret,
+    secret_digest,
+)
+from identity.issuing import Issuer
+from identity.standing import living_session, user_row
+from identity.storage import exclusive, login_sessions, users
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Whom a page greets."""
+
+    name: str
+    email: str
+
+
+def credentials_by_email(tx: Connection, email: str) -> Credentials | None:
+    """What a password typed in for this e-mail address is checked against. Read it before hashing."""
+    return _credentials(tx, users.c.email == email.strip().lower())
+
+
+def credentials_of(tx: Connection, user_id: str) -> Credentials | None:
+    """Likewise, for somebody who is signed in and has to prove it again."""
+    return _credentials(tx, users.c.id == user_id)
+
+
+def person(tx: Connection, user_id: str) -> Person:
+    """The person with this id, who must exist."""
+    return Person(*tx.execute(select(users.c.name, users.c.email).where(users.c.id == user_id)).one())
+
+
+def open_session(tx: Connection, issuer: Issuer, proven: Credentials, previous_cookie: str | None) -> NewSession:
+    """The login session of somebody whose password was right, with a cookie that nobody has seen before.
+
+    Somebody who proves again who they are keeps their session, and what hangs on it, under the new cookie; the old
+    cookie is dead. Another person's session in the same browser is signed out.
+
+    Raises:
+        SignInOvertaken: meanwhile the account was disabled, or everything of it signed out.
+    """
+    previous = None if previous_cookie is None else _presented(tx, previous_cookie)
+    if previous is not None and previous.user_id == proven.user_id:
+        renewed = _renew(tx, issuer, previous.id, proven)
+        if renewed is not None:
+            return renewed
+    opened = issuer.open_session(tx, proven.user_id, hard_gen_seen=proven.hard_gen)
+    if previous is not None and previous.user_id != proven.user_id:
+        issuer.revocations.revoke_session(tx, previous.id, Cause.SIGNED_OUT)
+    return opened
+
+
+def sign_out(tx: Connection, issuer: Issuer, cookie: str) -> Position | None:
+    """Ends the login session of this cookie, and all that is tied to it; None if there is none alive."""
+    session = _presented(tx, cookie)
+    return None if session is None else issuer.revocations.revoke_session(tx, session.id, Cause.SIGNED_OUT)
+
+
+def change_password(tx: Connection, issuer: Issuer, proven: Credentials, password_hash: str) -> NewSession:
+    """Stores a new password, takes back everything the person holds, and opens the one session that goes on.
+
+    Raises:
+        SignInOvertaken: since the old password was read, the account was disabled or everything of it signed out.
+    """
+    user = tx.execute(exclusive(select(users).where(users.c.id == proven.user_id))).one_or_none()
+    if user is None or user.disabled_at is not None or user.hard_gen != proven.hard_gen:
+        raise SignInOvertaken(proven.user_id)
+    tx.execute(update(users).where(users.c.id == proven.user_id).values(password_hash=password_hash))
+    issuer.revocations.revoke_subject(tx, proven.user_id, Cause.PASSWORD_CHANGED)
+    hard_gen = tx.execute(select(users.c.hard_gen).where(users.c.id == proven.user_id)).scalar_one()
+    return issuer.open_session(tx, proven.user_id, hard_gen_seen=hard_gen)
+
+
+def _presented(tx: Connection, cookie: str) -> Row[Any] | None:
+    """The session of this cookie, dead or alive. Not locked: two that share a row and then want it alone would wait for
+    each other.
+    """
+    query = select(login_sessions.c.id, login_sessions.c.user_id)
+    return tx.execute(query.where(login_sessions.c.cookie_hash == secret_digest(cookie))).one_or_none()
+
+
+def _renew(tx: Connection, issuer: Issuer, sid: str, proven: Credentials) -> NewSession | None:
+    user = user_row(tx, proven.user_id)
+    tx.execute(exclusive(select(login_sessions.c.id).where(login_sessions.c.id == sid)))
+    now = issuer.now(tx)
+    alive = living_session(tx, sid, user, now)
+    if alive is None or alive.hard_gen != proven.hard_gen:
+        return None
+    renewed = NewSession(
+        sid=SessionId(sid),
+        cookie=new_secret(issuer.entropy),
+        auth_time=now,
+        expires_at=now + issuer.lives.session * 1000,
+    )
+    changed: dict[str, Any] = {
+        "cookie_hash": secret_digest(renewed.cookie),
+        "auth_time": renewed.auth_time,
+        "expires_at": renewed.expires_at,
+    }
+    tx.execute(update(login_sessions).where(login_sessions.c.id == sid).values(changed))
+    return renewed
+
+
+def _credentials(tx: Connection, whose: ColumnElement[bool]) -> Credentials | None:
+    columns = (users.c.id, users.c.password_hash, users.c.hard_gen, users.c.disabled_at)
+    row = tx.execute(select(*columns).where(whose)).one_or_none()
+    if row is None:
+        return None
+    return Credentials(UserId(row.id), row.password_hash, row.hard_gen, row.disabled_at is not None)
