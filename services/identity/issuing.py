@@ -18,12 +18,12 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 
 from identity.domain import (
-    Cause,
+    OFFLINE,
     AccessToken,
+    Cause,
     ClientId,
     CodeReused,
     Entropy,
-    Grant,
     GrantId,
     InvalidGrant,
     InvalidScope,
@@ -31,7 +31,6 @@ from identity.domain import (
     LoginSession,
     NewSession,
     NotSignedIn,
-    OFFLINE,
     Redeemed,
     RefreshReused,
     Rotated,

@@ -18,7 +18,6 @@ from identity.storage import (
     clients,
     exclusive,
     grants,
-    insert_if_absent,
     log_state,
     login_sessions,
     revocations,
@@ -26,6 +25,7 @@ from identity.storage import (
     users,
 )
 from rescind.messages import MESSAGE_TYPE, Entry, Heartbeat, RevocationMessage, claims_of, digest, genesis
+from servicekit.database import insert_new
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class RevocationLog:
         """
         log = new_id("log", self._entropy)
         first = {"id": 1, "log": log, "epoch": 0, "head": 0, "head_hash": genesis(log), "longest_life": longest_life}
-        insert_if_absent(tx, log_state, first)
+        insert_new(tx, log_state, first)
         tx.execute(exclusive(select(log_state.c.id)))
         tx.execute(update(log_state).where(log_state.c.longest_life < longest_life).values(longest_life=longest_life))
         self._keyring.found(tx)
@@ -108,7 +108,7 @@ class RevocationLog:
         if expires_at is not None and expires_at + self._leeway_ms + MARGIN_MS < now:
             return self.nothing(tx)
         dead_at = now + self._keyring.horizon(tx)
-        if not insert_if_absent(tx, revoked_tokens, {"jti": jti, "dead_at": dead_at}):
+        if not insert_new(tx, revoked_tokens, {"jti": jti, "dead_at": dead_at}):
             return self.nothing(tx)
         return self.append(tx, [Entry("token", jti)], cause)
 

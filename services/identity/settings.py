@@ -2,10 +2,11 @@
 
 import base64
 import binascii
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, Field, SecretStr
+
+from servicekit.settings import CommonSettings, DatabaseUrl, HttpUrl, Port, RedisUrl
 
 _KEY_BYTES = 32
 
@@ -38,40 +39,32 @@ def _whole_keys(value: SecretStr) -> SecretStr:
     return value
 
 
-class Settings(BaseSettings):
-    """Times are seconds."""
+class Settings(CommonSettings):
+    """Times are seconds where the name does not say otherwise."""
 
-    model_config = SettingsConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+    issuer: Annotated[HttpUrl, Field(validation_alias="RESCIND_ISSUER")] = "http://localhost:8001"
+    redis_url: Annotated[RedisUrl, Field(validation_alias="RESCIND_REDIS_URL")]
 
-    issuer: str = Field(default="http://localhost:8001", validation_alias="RESCIND_ISSUER")
-    redis_url: SecretStr = Field(default=SecretStr("redis://localhost:6379/0"), validation_alias="RESCIND_REDIS_URL")
-    development: bool = Field(default=False, validation_alias="RESCIND_DEVELOPMENT")
+    database_url: Annotated[DatabaseUrl, Field(validation_alias="IDENTITY_DATABASE_URL")]
+    # `id:base64,...` of 32 bytes each, newest first: put a new one in front to rotate. Seals private keys, derives
+    # refresh successors, signs forms.
+    secret_keys: Annotated[SecretStr, AfterValidator(_whole_keys), Field(validation_alias="IDENTITY_SECRET_KEYS")]
 
-    database_url: SecretStr = Field(validation_alias="IDENTITY_DATABASE_URL")
-    # Encrypts private keys and derives refresh successors. A list, newest first: put a new one in front to rotate.
-    secret_keys: Annotated[SecretStr, AfterValidator(_whole_keys)] = Field(validation_alias="IDENTITY_SECRET_KEYS")
+    http_host: Annotated[str, Field(validation_alias="IDENTITY_HTTP_HOST")] = "127.0.0.1"
+    http_port: Annotated[Port, Field(validation_alias="IDENTITY_HTTP_PORT")] = 8001
+    grpc_host: Annotated[str, Field(validation_alias="IDENTITY_GRPC_HOST")] = "127.0.0.1"
+    grpc_port: Annotated[Port, Field(validation_alias="IDENTITY_GRPC_PORT")] = 9001
+    metrics_host: Annotated[str, Field(validation_alias="IDENTITY_METRICS_HOST")] = "127.0.0.1"
+    metrics_port: Annotated[Port, Field(validation_alias="IDENTITY_METRICS_PORT")] = 8101
 
-    http_host: str = Field(default="127.0.0.1", validation_alias="IDENTITY_HTTP_HOST")
-    http_port: int = Field(default=8001, ge=0, le=65535, validation_alias="IDENTITY_HTTP_PORT")
-    grpc_host: str = Field(default="127.0.0.1", validation_alias="IDENTITY_GRPC_HOST")
-    grpc_port: int = Field(default=9001, ge=0, le=65535, validation_alias="IDENTITY_GRPC_PORT")
-    metrics_host: str = Field(default="127.0.0.1", validation_alias="IDENTITY_METRICS_HOST")
-    metrics_port: int = Field(default=8101, ge=0, le=65535, validation_alias="IDENTITY_METRICS_PORT")
-
-    access_token_life: int = Field(default=900, ge=10, le=3600, validation_alias="IDENTITY_ACCESS_TOKEN_LIFE")
-    code_life: int = Field(default=60, ge=5, le=60, validation_alias="IDENTITY_CODE_LIFE")
-    session_life: int = Field(default=12 * 3600, ge=60, validation_alias="IDENTITY_SESSION_LIFE")
-    offline_life: int = Field(default=30 * 86400, ge=60, validation_alias="IDENTITY_OFFLINE_LIFE")
-    refresh_retry_window: int = Field(default=10, ge=0, le=60, validation_alias="IDENTITY_REFRESH_RETRY_WINDOW")
-    # How long a verifier may go on accepting after `exp`; must not be less than the verifiers' own leeway.
-    leeway: int = Field(default=5, ge=0, le=60, validation_alias="IDENTITY_LEEWAY")
+    access_token_life: Annotated[int, Field(ge=10, le=3600, validation_alias="IDENTITY_ACCESS_TOKEN_LIFE")] = 900
+    code_life: Annotated[int, Field(ge=5, le=60, validation_alias="IDENTITY_CODE_LIFE")] = 60
+    session_life: Annotated[int, Field(ge=60, validation_alias="IDENTITY_SESSION_LIFE")] = 12 * 3600
+    offline_life: Annotated[int, Field(ge=60, validation_alias="IDENTITY_OFFLINE_LIFE")] = 30 * 86400
+    refresh_retry_window: Annotated[int, Field(ge=0, le=60, validation_alias="IDENTITY_REFRESH_RETRY_WINDOW")] = 10
+    # How long a verifier may go on accepting after `exp`; never less than the verifiers' own leeway.
+    leeway: Annotated[int, Field(ge=5, le=60, validation_alias="IDENTITY_LEEWAY")] = 5
     # A planned rotation waits until the spare has been in the JWKS for this long, so that every cache holds it.
-    spare_age: int = Field(default=30, ge=0, validation_alias="IDENTITY_SPARE_AGE")
-    # Over this many milliseconds an acknowledgement no longer waits for Redis; the relay publishes then.
-    publish_wait_ms: int = Field(default=250, ge=0, le=5000, validation_alias="IDENTITY_PUBLISH_WAIT_MS")
-
-    @model_validator(mode="after")
-    def _issuer_is_exact(self) -> Self:
-        if not self.issuer.startswith(("http://", "https://")) or self.issuer.endswith("/"):
-            raise ValueError("RESCIND_ISSUER must be an http(s) URL without a slash at its end")
-        return self
+    spare_age: Annotated[int, Field(ge=0, validation_alias="IDENTITY_SPARE_AGE")] = 30
+    # Over this many milliseconds an acknowledgement no longer waits for Redis; the next tick publishes then.
+    publish_wait_ms: Annotated[int, Field(ge=0, le=5000, validation_alias="IDENTITY_PUBLISH_WAIT_MS")] = 250

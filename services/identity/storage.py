@@ -7,14 +7,12 @@ Row locks are always taken in this order, so that no two transactions wait for e
 session, grant, code or refresh token, signing key, and the log's counter row last.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    Connection,
     ForeignKey,
     Index,
     Integer,
@@ -25,7 +23,6 @@ from sqlalchemy import (
     Text,
     text,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.types import JSON
 
 metadata = MetaData(
@@ -194,13 +191,3 @@ def shared(query: Select[Any]) -> Select[Any]:
 def exclusive(query: Select[Any]) -> Select[Any]:
     """`query` with its rows ours alone (FOR NO KEY UPDATE, so that foreign-key checks elsewhere need not wait)."""
     return query.with_for_update(key_share=True)
-
-
-def insert_if_absent(tx: Connection, table: Table, values: Mapping[str, Any]) -> bool:
-    """Inserts a row unless its key is taken; tells whether it did, also when two transactions try at once."""
-    statement: Any
-    if tx.dialect.name == "postgresql":
-        statement = postgresql.insert(table).values(values).on_conflict_do_nothing()
-    else:
-        statement = sqlite.insert(table).values(values).on_conflict_do_nothing()
-    return bool(tx.execute(statement).rowcount)

@@ -1,0 +1,185 @@
+"""Who is calling identity itself, and what they may do: from SQL, so it works when Redis does not.
+
+Every RPC has a rule; a method without one is refused. A rule is met by a scope of the token or, for clients that speak
+for themselves, by a permission that the client was registered with. A person's token never carries the permissions of
+the client that got it.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, cast
+
+import grpc
+import grpc.aio
+from sqlalchemy import Connection, select
+
+from identity.domain import IDENTITY_AUDIENCE
+from identity.introspection import Introspector
+from identity.storage import clients
+from rescind.errors import InsufficientScope, MalformedToken, UntrustedToken
+from servicekit.database import Database
+from servicekit.errors import Kind, ServiceError
+
+ADMIN = "identity:admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose token came with the call."""
+
+    subject: str
+    client_id: str
+    scopes: frozenset[str]
+    permissions: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What permits a call: any of these."""
+
+    scopes: frozenset[str] = frozenset()
+    permissions: frozenset[str] = frozenset()
+
+    def check(self, caller: Caller) -> None:
+        """Returns if the caller may.
+
+        Raises:
+            InsufficientScope: not, and a scope would help.
+            ServiceError: NOT_PERMITTED.
+        """
+        if self.scopes & caller.scopes or self.permissions & caller.permissions:
+            return
+        if self.scopes:
+            raise InsufficientScope(self.scopes)
+        raise ServiceError(Kind.FORBIDDEN, "NOT_PERMITTED", "This client may not do this.")
+
+
+_ADMINISTRATION = Rule(scopes=frozenset({ADMIN}))
+_PACKAGE = "/contracts.identity.v1"
+RULES: Mapping[str, Rule] = {
+    f"{_PACKAGE}.TokensService/Introspect": Rule(permissions=frozenset({"introspect", "introspect_any"})),
+    f"{_PACKAGE}.RevocationsService/Revoke": Rule(scopes=frozenset({ADMIN}), permissions=frozenset({"revoke"})),
+    f"{_PACKAGE}.RevocationsService/Replay": Rule(permissions=frozenset({"replay"})),
+    f"{_PACKAGE}.RevocationsService/GetStatus": Rule(
+        scopes=frozenset({ADMIN}), permissions=frozenset({"replay", "revoke", "introspect_any"})
+    ),
+    f"{_PACKAGE}.AccountsService/DisableAccount": _ADMINISTRATION,
+    f"{_PACKAGE}.AccountsService/EnableAccount": _ADMINISTRATION,
+    f"{_PACKAGE}.AccountsService/DisableClient": _ADMINISTRATION,
+    f"{_PACKAGE}.AccountsService/EnableClient": _ADMINISTRATION,
+    f"{_PACKAGE}.KeysService/ListKeys": _ADMINISTRATION,
+    f"{_PACKAGE}.KeysService/RotateKeys": _ADMINISTRATION,
+}
+PUBLIC = ("/grpc.health.v1.Health/", "/grpc.reflection.")  # prefixes
+
+_caller: ContextVar[Caller] = ContextVar("caller")
+
+
+def current_caller() -> Caller:
+    """Who made the RPC that is being handled."""
+    return _caller.get()
+
+
+class Authority:
+    """Tells who a bearer token speaks for."""
+
+    def __init__(self, database: Database, introspector: Introspector) -> None:
+        self._database = database
+        self._introspector = introspector
+
+    async def caller(self, unverified_token: str) -> Caller:
+        """The caller, if the token is good right now and meant for identity.
+
+        Raises:
+            TokenRefused: it is not.
+            ServiceError: DATABASE_UNAVAILABLE.
+        """
+        return await self._database.read(partial(self._read, unverified_token=unverified_token))
+
+    def _read(self, tx: Connection, unverified_token: str) -> Caller:
+        claims = self._introspector.judge(tx, unverified_token)
+        if claims["aud"] != IDENTITY_AUDIENCE:
+            raise UntrustedToken("another audience")
+        permissions: list[str] = []
+        if claims["sub"].startswith("svc_"):
+            query = select(clients.c.permissions).where(clients.c.id == claims["client_id"])
+            permissions = tx.execute(query).scalar_one()
+        return Caller(
+            subject=claims["sub"],
+            client_id=claims["client_id"],
+            scopes=frozenset(claims["scope"].split()),
+            permissions=frozenset(permissions),
+        )
+
+
+def bearer(authorization: str | None) -> str:
+    """The token of an Authorization value (RFC 6750 section 2.1), unverified.
+
+    Raises:
+        ServiceError: NO_TOKEN.
+        MalformedToken: there is something else in it.
+    """
+    if not authorization:
+        raise ServiceError(
+            Kind.UNAUTHENTICATED, "NO_TOKEN", "This needs an access token.", headers={"www-authenticate": "Bearer"}
+        )
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise MalformedToken("not a bearer token")
+    return token
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorityInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc's class is untyped
+    """Lets an RPC through when its rule is met; handlers read `current_caller()`."""
+
+    authority: Authority
+    rules: Mapping[str, Rule] = field(default_factory=lambda: RULES)
+
+    async def intercept_service(
+        self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
+    ) -> Any:
+        """Wraps the handler in its rule."""
+        handler = await continuation(handler_call_details)
+        method = cast("str", handler_call_details.method)
+        if handler is None or method.startswith(PUBLIC):
+            return handler
+        rule = self.rules.get(method)
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(
+                self._stream(rule, handler.unary_stream),
+                request_deserializer=handler.request_deserializer,
+                response_serializer=handler.response_serializer,
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            self._unary(rule, handler.unary_unary),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    def _unary(self, rule: Rule | None, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def call(request: Any, context: Any) -> Any:
+            await self._admit(rule, context)
+            return await behaviour(request, context)
+
+        return call
+
+    def _stream(
+        self, rule: Rule | None, behaviour: Callable[..., AsyncIterator[Any]]
+    ) -> Callable[..., AsyncIterator[Any]]:
+        async def call(request: Any, context: Any) -> AsyncIterator[Any]:
+            await self._admit(rule, context)
+            async for response in behaviour(request, context):
+                yield response
+
+        return call
+
+    async def _admit(self, rule: Rule | None, context: Any) -> None:
+        if rule is None:
+            raise ServiceError(Kind.FORBIDDEN, "NO_RULE", "Nobody may call this.")
+        metadata = {name.lower(): value for name, value in context.invocation_metadata() or ()}
+        caller = await self.authority.caller(bearer(metadata.get("authorization")))
+        rule.check(caller)
+        _caller.set(caller)

@@ -1,0 +1,161 @@
+"""identity over gRPC: translates between contracts and use cases, and decides nothing."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import grpc.aio
+
+from contracts.identity.v1 import (
+    accounts_pb2,
+    accounts_pb2_grpc,
+    keys_pb2,
+    keys_pb2_grpc,
+    revocations_pb2,
+    revocations_pb2_grpc,
+    tokens_pb2,
+    tokens_pb2_grpc,
+)
+from identity.authority import current_caller
+from identity.introspection import Introspector
+from identity.replay import Replay
+from identity.service import Accounts, Administration, TargetKind
+from rescind.errors import MalformedToken, TokenRefused, UntrustedToken
+from servicekit.database import Database
+from servicekit.errors import Kind, ServiceError
+
+MAX_NONCE = 64
+
+_STATUS = {
+    "prepared": keys_pb2.KEY_STATUS_PREPARED,
+    "active": keys_pb2.KEY_STATUS_ACTIVE,
+    "retired": keys_pb2.KEY_STATUS_RETIRED,
+    "revoked": keys_pb2.KEY_STATUS_REVOKED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens(tokens_pb2_grpc.TokensServiceServicer):
+    """TokensService."""
+
+    database: Database
+    introspector: Introspector
+
+    async def Introspect(self, request: tokens_pb2.IntrospectRequest, _context: Any) -> tokens_pb2.IntrospectResponse:
+        """Whether a token for the caller's own audience (or any, with introspect_any) is good right now."""
+        return await self.database.read(partial(self._introspect, token=request.token))
+
+    def _introspect(self, tx: Any, token: str) -> tokens_pb2.IntrospectResponse:
+        caller = current_caller()
+        any_audience = "introspect_any" in caller.permissions
+        claims = self.introspector.issued(tx, token)
+        own = claims is not None and claims["aud"] == f"urn:rescind:{caller.client_id}"
+        try:
+            self.introspector.judge(tx, token)
+        except TokenRefused as error:
+            # Of what is not ours, or not for the caller, the caller learns only that it is not active.
+            tell = not isinstance(error, MalformedToken | UntrustedToken) and (own or any_audience or claims is None)
+            return tokens_pb2.IntrospectResponse(active=False, reason=error.reason if tell else "")
+        return tokens_pb2.IntrospectResponse(active=own or any_audience)
+
+
+@dataclass(frozen=True, slots=True)
+class Revocations(revocations_pb2_grpc.RevocationsServiceServicer):
+    """RevocationsService."""
+
+    administration: Administration
+    replay: Replay
+
+    async def Revoke(self, request: revocations_pb2.RevokeRequest, _context: Any) -> revocations_pb2.RevokeResponse:
+        """Takes back; answers after the commit and the attempt to push it."""
+        kind = request.WhichOneof("target")
+        if kind is None:
+            raise ServiceError(Kind.INVALID, "BAD_TARGET", "Say what is to be taken back.")
+        position = await self.administration.revoke(
+            cast("TargetKind", kind), getattr(request, kind), cause=request.cause, soft=request.soft
+        )
+        return revocations_pb2.RevokeResponse(log=position.log, position=position.pos, at=position.at)
+
+    async def Replay(
+        self, request: revocations_pb2.ReplayRequest, _context: Any
+    ) -> AsyncIterator[revocations_pb2.ReplayResponse]:
+        """The signed messages behind a position, then a signed heartbeat."""
+        if len(request.nonce.encode()) > MAX_NONCE or request.after < 0:
+            raise ServiceError(Kind.INVALID, "BAD_REPLAY", f"The nonce is longer than {MAX_NONCE} bytes, or after < 0.")
+        async for message in self.replay.messages(request.log, request.after, nonce=request.nonce):
+            yield revocations_pb2.ReplayResponse(message=message)
+
+    async def GetStatus(
+        self, _request: revocations_pb2.GetStatusRequest, _context: Any
+    ) -> revocations_pb2.GetStatusResponse:
+        """Where the log stands in SQL."""
+        snapshot = await self.replay.snapshot()
+        return revocations_pb2.GetStatusResponse(
+            log=snapshot.log, head=snapshot.head, floor=snapshot.floor, kids=sorted(snapshot.kids)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AccountsApi(accounts_pb2_grpc.AccountsServiceServicer):
+    """AccountsService."""
+
+    accounts: Accounts
+
+    async def DisableAccount(
+        self, request: accounts_pb2.DisableAccountRequest, _context: Any
+    ) -> accounts_pb2.DisableAccountResponse:
+        """Ends everything the person holds."""
+        position = await self.accounts.disable_account(request.subject)
+        return accounts_pb2.DisableAccountResponse(log=position.log, position=position.pos)
+
+    async def EnableAccount(
+        self, request: accounts_pb2.EnableAccountRequest, _context: Any
+    ) -> accounts_pb2.EnableAccountResponse:
+        """Lets the person sign in again."""
+        await self.accounts.enable_account(request.subject)
+        return accounts_pb2.EnableAccountResponse()
+
+    async def DisableClient(
+        self, request: accounts_pb2.DisableClientRequest, _context: Any
+    ) -> accounts_pb2.DisableClientResponse:
+        """Ends everything the client holds."""
+        position = await self.accounts.disable_client(request.client_id)
+        return accounts_pb2.DisableClientResponse(log=position.log, position=position.pos)
+
+    async def EnableClient(
+        self, request: accounts_pb2.EnableClientRequest, _context: Any
+    ) -> accounts_pb2.EnableClientResponse:
+        """Lets the client get tokens again."""
+        await self.accounts.enable_client(request.client_id)
+        return accounts_pb2.EnableClientResponse()
+
+
+@dataclass(frozen=True, slots=True)
+class Keys(keys_pb2_grpc.KeysServiceServicer):
+    """KeysService."""
+
+    administration: Administration
+
+    async def ListKeys(self, _request: keys_pb2.ListKeysRequest, _context: Any) -> keys_pb2.ListKeysResponse:
+        """Every key there ever was, oldest first."""
+        keys = await self.administration.keys()
+        return keys_pb2.ListKeysResponse(
+            keys=[keys_pb2.Key(kid=key.kid, status=_STATUS[key.status], created_at=key.created_at) for key in keys]
+        )
+
+    async def RotateKeys(self, _request: keys_pb2.RotateKeysRequest, _context: Any) -> keys_pb2.RotateKeysResponse:
+        """Activates the spare."""
+        return keys_pb2.RotateKeysResponse(active_kid=await self.administration.rotate_keys())
+
+
+def register(
+    server: grpc.aio.Server, tokens: Tokens, revocations: Revocations, accounts: AccountsApi, keys: Keys
+) -> Sequence[str]:
+    """Adds the four services; their full names."""
+    tokens_pb2_grpc.add_TokensServiceServicer_to_server(tokens, server)
+    revocations_pb2_grpc.add_RevocationsServiceServicer_to_server(revocations, server)
+    accounts_pb2_grpc.add_AccountsServiceServicer_to_server(accounts, server)
+    keys_pb2_grpc.add_KeysServiceServicer_to_server(keys, server)
+    modules = (tokens_pb2, revocations_pb2, accounts_pb2, keys_pb2)
+    return [service.full_name for module in modules for service in module.DESCRIPTOR.services_by_name.values()]
