@@ -25,6 +25,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 BLACK = "[redacted]"
 _LONGEST_TEXT = 8192  # characters of one logged value
+_LONGEST_READ = 65_536  # characters of a value that are looked at; the rest is dropped
 
 _request_id: ContextVar[str] = ContextVar("request_id", default="")
 _propagator = TraceContextTextMapPropagator()
@@ -36,8 +37,9 @@ _SECRET_NAMES = re.compile(
 )
 # Names that end like a secret and are none.
 _HARMLESS_NAMES = frozenset({"status_code", "grpc_code", "exit_code", "error_code", "reason_code"})
+# None takes more than linear time: a text that a caller chose may come by here.
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"\beyJ[A-Za-z0-9_-]{4,}(\.[A-Za-z0-9_=-]*){1,4}"), BLACK),
+    (re.compile(r"eyJ[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_=-]*){0,4}"), BLACK),
     (re.compile(r"\b(Bearer|Basic|DPoP)\s+[^\s\"',;\\)\]}]+", re.IGNORECASE), r"\1 " + BLACK),
     (re.compile(r"(?im)\b((?:set-)?cookie['\"]?\s*[:=,]\s*b?['\"]?)[^'\"\r\n]+"), r"\1" + BLACK),
     (
@@ -49,16 +51,17 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
         r"\1" + BLACK,
     ),
     (re.compile(r"(?<=://)([^/\s:@]*):[^/\s@]+@"), r"\1:" + BLACK + "@"),
-    (re.compile(r"[A-Za-z0-9._%+-]+(?:@|%40)[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+"), BLACK),
+    (re.compile(r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,256}(?:@|%40)[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+"), BLACK),
 )
 
 
 def redact_text(text: str) -> str:
     """`text` with everything that has the shape of a secret or of an e-mail address blacked out."""
-    if len(text) > _LONGEST_TEXT:
-        text = text[:_LONGEST_TEXT] + " [cut]"
+    text = text[:_LONGEST_READ]
     for pattern, instead in _PATTERNS:
         text = pattern.sub(instead, text)
+    if len(text) > _LONGEST_TEXT:  # cut afterwards, or half a token might be left; in the middle: tracebacks end well
+        text = f"{text[: _LONGEST_TEXT // 2]} [cut] {text[-_LONGEST_TEXT // 2 :]}"
     return text
 
 
