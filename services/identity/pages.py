@@ -141,7 +141,7 @@ def router(web: Web) -> APIRouter:
 
         if not _is_ours(web, request, form, "login", BROWSER_COOKIE):
             return await again(_OPEN_TOO_LONG)
-        known = await web.database.read(lambda tx: signin.credentials_by_email(tx, email))
+        known = await web.database.read(lambda tx: web.accounts.credentials(tx, email))
         right = await web.passwords.verify(None if known is None else known.password_hash, password)
         if known is None or not right or known.disabled:
             # One text, one status, one hash's time for all three. The log says which, without the address.
@@ -199,23 +199,22 @@ def router(web: Web) -> APIRouter:
             return _see_other("/login")
         if not _is_ours(web, request, form, "password", SESSION_COOKIE):
             raise NotFromHere
-        known = await web.database.read(lambda tx: signin.credentials_of(tx, session.user_id))
-        if known is None or not await web.passwords.verify(known.password_hash, form.get("current_password") or ""):
-            _log.warning("password change refused", user_id=session.user_id)
-            return await _account_page(web, request, fault="The current password is not right.", status=403)
-        new, proven = form.get("new_password") or "", known
+        whose = await web.database.read(lambda tx: signin.person(tx, session.user_id))
+        current, new = form.get("current_password") or "", form.get("new_password") or ""
         try:
-            whose = await web.database.read(lambda tx: signin.person(tx, session.user_id))
             check_new(new, email=whose.email)
+            hard_gen = await web.accounts.change_password(session.user_id, current, new)
         except PasswordRefused as refused:
             return await _account_page(web, request, fault=str(refused), status=422)
-        stored = await web.passwords.hash(new)
+        except ServiceError as error:
+            if error.reason != "WRONG_PASSWORD":
+                raise
+            _log.warning("password change refused", user_id=session.user_id)
+            return await _account_page(web, request, fault="The current password is not right.", status=403)
         try:
-            opened = await web.database.run(lambda tx: signin.change_password(tx, issuer, proven, stored))
+            opened = await web.database.run(lambda tx: issuer.open_session(tx, session.user_id, hard_gen_seen=hard_gen))
         except SignInOvertaken:
             return _see_other("/login")
-        await web.publish()
-        _log.info("password changed", user_id=session.user_id)
         response = _see_other(f"/account?notice={_PASSWORD_CHANGED}")
         start_session(response, opened)
         return response

@@ -4,7 +4,7 @@
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from authlib.oauth2 import OAuth2Error
@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from starlette.responses import JSONResponse, Response
 
 from identity import pages
+from identity.authority import bearer
 from identity.domain import IDENTITY_AUDIENCE
 from identity.keyring import Purpose
 from identity.oauth.metadata import provider_metadata, server_metadata
@@ -21,7 +22,7 @@ from identity.oauth.server import Answer, RolledBack, Server
 from identity.signin import person
 from identity.views import SafeHeaders
 from identity.web import Web, read_form
-from servicekit.errors import Kind, ServiceError
+from rescind.errors import InsufficientScope, UntrustedToken
 
 # Long enough to take the load off, short enough for a key that was revoked.
 _KEYS_MAY_BE_KEPT = {"cache-control": "public, max-age=10"}
@@ -56,17 +57,17 @@ def _oauth(web: Web) -> APIRouter:
     @router.post("/introspect")
     async def introspect(request: Request) -> Response:
         return await _converse(
-            web, request, lambda server, asked: server.create_endpoint_response("introspection", asked)
+            web,
+            request,
+            lambda server, asked: server.create_endpoint_response("introspection", asked),
+            only_reads=True,
         )
 
     @router.api_route("/userinfo", methods=["GET", "POST"])
     async def userinfo(request: Request) -> JSONResponse:
         """OpenID Connect Core section 5.3. The token comes in the Authorization header and nowhere else."""
-        scheme, _, unverified_token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
-            raise _refused("TOKEN_MISSING", "An access token is needed.", "")
-        claims = await web.database.run(lambda tx: _about(web, tx, unverified_token.strip()))
-        return JSONResponse(claims)
+        unverified_token = bearer(request.headers.get("authorization"))
+        return JSONResponse(await web.database.read(lambda tx: _about(web, tx, unverified_token)))
 
     return router
 
@@ -98,7 +99,9 @@ def _published(web: Web) -> APIRouter:
     return router
 
 
-async def _converse(web: Web, request: Request, respond: Callable[[Server, OAuthRequest], Answer]) -> Response:
+async def _converse(
+    web: Web, request: Request, respond: Callable[[Server, OAuthRequest], Answer], *, only_reads: bool = False
+) -> Response:
     """One OAuth request in one transaction, undone if it is refused."""
     try:
         uri = f"{web.issuer.issuer}{request.url.path}"
@@ -107,8 +110,9 @@ async def _converse(web: Web, request: Request, respond: Callable[[Server, OAuth
     except OAuth2Error as error:
         status, body, headers = error()
         return _response(Answer(status, body, tuple(headers)))
+    run = web.database.read if only_reads else web.database.run
     try:
-        answer = await web.database.run(lambda tx: web.server(tx).answer(lambda server: respond(server, asked)))
+        answer = await run(lambda tx: web.server(tx).answer(lambda server: respond(server, asked)))
     except RolledBack as refused:
         answer = refused.answer
     else:
@@ -123,17 +127,12 @@ def _response(answer: Answer) -> JSONResponse:
 
 
 def _about(web: Web, tx: Connection, unverified_token: str) -> dict[str, Any]:
-    claims = web.reader.living(tx, unverified_token)
-    if claims is None or claims["aud"] != IDENTITY_AUDIENCE:
-        raise _refused("TOKEN_REFUSED", "The access token is not accepted.", "invalid_token")
+    claims = web.introspector.judge(tx, unverified_token)
+    if claims["aud"] != IDENTITY_AUDIENCE:
+        raise UntrustedToken("another audience")
     scopes = claims["scope"].split()
     if "openid" not in scopes or not claims["sub"].startswith("usr_"):
-        raise ServiceError(
-            Kind.FORBIDDEN,
-            "INSUFFICIENT_SCOPE",
-            "The access token does not permit this: it needs scope openid.",
-            headers={"www-authenticate": 'Bearer error="insufficient_scope", scope="openid"'},
-        )
+        raise InsufficientScope(frozenset({"openid"}))
     about: dict[str, Any] = {"sub": claims["sub"]}
     known = person(tx, claims["sub"])
     if "profile" in scopes:
@@ -141,8 +140,3 @@ def _about(web: Web, tx: Connection, unverified_token: str) -> dict[str, Any]:
     if "email" in scopes:
         about["email"] = known.email
     return about
-
-
-def _refused(reason: str, detail: str, error: str) -> ServiceError:
-    challenge: Mapping[str, str] = {"www-authenticate": f'Bearer error="{error}"' if error else "Bearer"}
-    return ServiceError(Kind.UNAUTHENTICATED, reason, detail, headers=challenge)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, select, update
+from sqlalchemy import Connection, Row, select, update
 
 from identity.domain import (
     Cause,
@@ -11,8 +11,6 @@ from identity.domain import (
     NewSession,
     Position,
     SessionId,
-    SignInOvertaken,
-    UserId,
     new_secret,
     secret_digest,
 )
@@ -27,16 +25,6 @@ class Person:
 
     name: str
     email: str
-
-
-def credentials_by_email(tx: Connection, email: str) -> Credentials | None:
-    """What a password typed in for this e-mail address is checked against. Read it before hashing."""
-    return _credentials(tx, users.c.email == email.strip().lower())
-
-
-def credentials_of(tx: Connection, user_id: str) -> Credentials | None:
-    """Likewise, for somebody who is signed in and has to prove it again."""
-    return _credentials(tx, users.c.id == user_id)
 
 
 def person(tx: Connection, user_id: str) -> Person:
@@ -70,22 +58,7 @@ def sign_out(tx: Connection, issuer: Issuer, cookie: str) -> Position | None:
     return None if session is None else issuer.revocations.revoke_session(tx, session.id, Cause.SIGNED_OUT)
 
 
-def change_password(tx: Connection, issuer: Issuer, proven: Credentials, password_hash: str) -> NewSession:
-    """Stores a new password, takes back everything the person holds, and opens the one session that goes on.
-
-    Raises:
-        SignInOvertaken: since the old password was read, the account was disabled or everything of it signed out.
-    """
-    user = tx.execute(exclusive(select(users).where(users.c.id == proven.user_id))).one_or_none()
-    if user is None or user.disabled_at is not None or user.hard_gen != proven.hard_gen:
-        raise SignInOvertaken(proven.user_id)
-    tx.execute(update(users).where(users.c.id == proven.user_id).values(password_hash=password_hash))
-    issuer.revocations.revoke_subject(tx, proven.user_id, Cause.PASSWORD_CHANGED)
-    hard_gen = tx.execute(select(users.c.hard_gen).where(users.c.id == proven.user_id)).scalar_one()
-    return issuer.open_session(tx, proven.user_id, hard_gen_seen=hard_gen)
-
-
-def _presented(tx: Connection, cookie: str) -> Row[Any] | None:
+def _presented(tx: Connection, cookie: str) -> Row[Any, Any] | None:
     """The session of this cookie, dead or alive. Not locked: two that share a row and then want it alone would wait for
     each other.
     """
@@ -113,11 +86,3 @@ def _renew(tx: Connection, issuer: Issuer, sid: str, proven: Credentials) -> New
     }
     tx.execute(update(login_sessions).where(login_sessions.c.id == sid).values(changed))
     return renewed
-
-
-def _credentials(tx: Connection, whose: ColumnElement[bool]) -> Credentials | None:
-    columns = (users.c.id, users.c.password_hash, users.c.hard_gen, users.c.disabled_at)
-    row = tx.execute(select(*columns).where(whose)).one_or_none()
-    if row is None:
-        return None
-    return Credentials(UserId(row.id), row.password_hash, row.hard_gen, row.disabled_at is not None)

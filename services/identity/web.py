@@ -10,11 +10,12 @@ from starlette.responses import Response
 
 from identity.domain import NewSession
 from identity.forms import Forms
+from identity.introspection import Introspector
 from identity.issuing import Issuer
-from identity.oauth.endpoints import TokenReader
 from identity.oauth.requests import Parameters
 from identity.oauth.server import Server
 from identity.passwords import Passwords
+from identity.service import Accounts
 from identity.views import Views
 from servicekit.database import Database
 
@@ -32,15 +33,16 @@ class Web:
 
     database: Database
     issuer: Issuer
+    accounts: Accounts
     passwords: Passwords
-    reader: TokenReader
+    introspector: Introspector
     forms: Forms
     views: Views
     publish: Callable[[], Awaitable[None]]
 
     def server(self, tx: Connection) -> Server:
         """An OAuth server for one transaction."""
-        return Server(tx, self.issuer, self.reader)
+        return Server(tx, self.issuer, self.introspector)
 
 
 async def read_form(request: Request) -> Parameters:
