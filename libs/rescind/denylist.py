@@ -74,7 +74,7 @@ class _Mark:
 class _Segment:
     """A stretch of the order: keys[i] came with positions[i]."""
 
-    positions: array[int] = field(default_factory=lambda: array("Q"))
+    positions: "array[int]" = field(default_factory=lambda: array("Q"))
     keys: list[int] = field(default_factory=list)
     dropped: int = 0
 
