@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -132,7 +132,7 @@ def bearer(authorization: str | None) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class AuthorityInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc's class is untyped
+class AuthorityInterceptor(grpc.aio.ServerInterceptor):
     """Lets an RPC through when its rule is met; handlers read `current_caller()`."""
 
     authority: Authority
@@ -143,7 +143,7 @@ class AuthorityInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  #
     ) -> Any:
         """Wraps the handler in its rule."""
         handler = await continuation(handler_call_details)
-        method = cast("str", handler_call_details.method)
+        method = handler_call_details.method
         if handler is None or method.startswith(PUBLIC):
             return handler
         rule = self.rules.get(method)

@@ -90,7 +90,7 @@ class Publisher:
         self._wake = asyncio.Event()
         self._waiting: list[asyncio.Future[None]] = []
         self._beat_wanted = True
-        self._in_trouble = False
+        self.in_trouble = False
 
     async def publish_pending(self) -> None:
         """Returns when what is committed has been pushed, or after `wait`: then the next tick sees to it."""
@@ -276,14 +276,14 @@ class Publisher:
 
     def _troubled(self, error: Exception) -> None:
         self._reached = None
-        if not self._in_trouble:
+        if not self.in_trouble:
             _log.warning("publishing_interrupted", error=type(error).__name__)
-        self._in_trouble = True
+        self.in_trouble = True
 
     def _calm(self) -> None:
-        if self._in_trouble:
+        if self.in_trouble:
             _log.info("publishing_resumed")
-        self._in_trouble = False
+        self.in_trouble = False
 
 
 def _current_log(tx: Connection) -> str:

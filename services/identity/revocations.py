@@ -24,7 +24,18 @@ from identity.storage import (
     revoked_tokens,
     users,
 )
-from rescind.messages import MESSAGE_TYPE, Entry, Heartbeat, RevocationMessage, claims_of, digest, genesis
+from rescind.errors import TokenRefused
+from rescind.jws import MAX_MESSAGE_BYTES, parse
+from rescind.messages import (
+    MESSAGE_TYPE,
+    Entry,
+    Heartbeat,
+    RevocationMessage,
+    claims_of,
+    digest,
+    genesis,
+    message_from,
+)
 from servicekit.database import insert_new
 
 
@@ -198,6 +209,18 @@ class RevocationLog:
             .limit(limit)
         )
         return [(pos, bytes(message)) for pos, message in tx.execute(query)]
+
+    def read(self, tx: Connection, unverified: bytes) -> RevocationMessage | Heartbeat | None:
+        """The message, if it is signed by a key of the log that is accepted now; None for anything else."""
+        try:
+            jws = parse(unverified.decode("ascii"), types=frozenset({MESSAGE_TYPE}), max_bytes=MAX_MESSAGE_BYTES)
+            key = self._keyring.public_key(tx, "log", jws.kid)
+            if key is None:
+                return None
+            claims = jws.verified_claims(key)
+            return message_from(claims) if claims.get("iss") == self._issuer else None
+        except (TokenRefused, UnicodeDecodeError):
+            return None
 
     def _floor(self, tx: Connection, log: str, head: int, now: int) -> int:
         """The oldest position still alive, head + 1 if none is."""

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import grpc.aio
 
@@ -20,7 +20,7 @@ from contracts.identity.v1 import (
 from identity.authority import current_caller
 from identity.introspection import Introspector
 from identity.replay import Replay
-from identity.service import Accounts, Administration, TargetKind
+from identity.service import Accounts, Administration
 from rescind.errors import MalformedToken, TokenRefused, UntrustedToken
 from servicekit.database import Database
 from servicekit.errors import Kind, ServiceError
@@ -73,7 +73,7 @@ class Revocations(revocations_pb2_grpc.RevocationsServiceServicer):
         if kind is None:
             raise ServiceError(Kind.INVALID, "BAD_TARGET", "Say what is to be taken back.")
         position = await self.administration.revoke(
-            cast("TargetKind", kind), getattr(request, kind), cause=request.cause, soft=request.soft
+            kind, getattr(request, kind), cause=request.cause, soft=request.soft
         )
         return revocations_pb2.RevokeResponse(log=position.log, position=position.pos, at=position.at)
 

@@ -1,0 +1,190 @@
+"""The wiring: the one place that knows every part of identity."""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from prometheus_client import Counter
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from identity import rest, rpc
+from identity.authority import Authority, AuthorityInterceptor
+from identity.domain import Entropy
+from identity.forms import Forms
+from identity.housekeeping import Housekeeping
+from identity.introspection import Introspector
+from identity.issuing import Issuer, Lives
+from identity.keyring import KeyRing, NewKey, generate
+from identity.passwords import Passwords
+from identity.publisher import Publisher
+from identity.redis_log import RedisLog
+from identity.replay import Replay
+from identity.revocations import RevocationLog
+from identity.sealing import SecretKeys
+from identity.service import Accounts, Administration
+from identity.settings import Settings, parse_secret_keys
+from identity.views import Views
+from identity.web import Web
+from servicekit.database import Database
+from servicekit.http import create_app
+from servicekit.lifecycle import Address, Readiness, Service
+from servicekit.metrics import Metrics
+from servicekit.needs import answering_redis, migrated_database
+
+REDIS_TIMEOUT = 0.5  # seconds; a tick comes every second
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything that knows no wire. Commands and tests use it without a server."""
+
+    settings: Settings
+    database: Database
+    redis: "Redis"
+    keyring: KeyRing
+    revocations: RevocationLog
+    publisher: Publisher
+    issuer: Issuer
+    introspector: Introspector
+    replay: Replay
+    accounts: Accounts
+    administration: Administration
+    secret_keys: SecretKeys
+    passwords: Passwords
+    metrics: Metrics
+
+    async def found(self) -> None:
+        """Brings the schema up to date and sees to the log and its keys."""
+        settings = self.settings
+        url = settings.database_url.get_secret_value()
+        await migrated_database(self.database, url, "identity", variable="IDENTITY_DATABASE_URL")
+        life = settings.access_token_life * 1000
+        await self.database.run(lambda tx: self.revocations.found(tx, longest_life=life))
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        await self.redis.aclose()
+        await self.database.dispose()
+
+
+def assemble(
+    settings: Settings,
+    *,
+    now: Callable[[], int] | None = None,
+    entropy: Entropy = secrets.token_bytes,
+    make_key: Callable[[], NewKey] = generate,
+    passwords: Passwords | None = None,
+) -> Parts:
+    """The parts. `now` replaces the database clock (ms) in tests. Nothing connects yet."""
+    metrics = Metrics()
+    published = Counter("revocations_published", "Messages appended to the log in Redis.", registry=metrics.registry)
+    database = Database(settings.database_url.get_secret_value(), now=now)
+    # No retries: whoever waits here holds up an acknowledgement, and the next tick is the retry.
+    redis = Redis.from_url(
+        settings.redis_url.get_secret_value(),
+        socket_timeout=REDIS_TIMEOUT,
+        socket_connect_timeout=REDIS_TIMEOUT,
+        retry=Retry(NoBackoff(), 0),
+    )
+    secret_keys = SecretKeys(parse_secret_keys(settings.secret_keys.get_secret_value()), entropy=entropy)
+    keyring = KeyRing(
+        secret_keys, now=database.now, leeway=settings.leeway, spare_age=settings.spare_age, make_key=make_key
+    )
+    revocations = RevocationLog(
+        keyring, issuer=settings.issuer, leeway=settings.leeway, now=database.now, entropy=entropy
+    )
+
+    async def begin_new_log(ended: str) -> None:
+        await administration.begin_new_log(ended)
+
+    publisher = Publisher(
+        database,
+        revocations,
+        RedisLog(redis),
+        read=revocations.read,
+        begin_new_log=begin_new_log,
+        wait=settings.publish_wait_ms / 1000,
+        published=published.inc,
+    )
+    hashing = passwords or Passwords(entropy=entropy)
+    administration = Administration(database, keyring, revocations, publisher, entropy)
+    return Parts(
+        settings=settings,
+        database=database,
+        redis=redis,
+        keyring=keyring,
+        revocations=revocations,
+        publisher=publisher,
+        issuer=Issuer(
+            issuer=settings.issuer,
+            lives=Lives(
+                access_token=settings.access_token_life,
+                code=settings.code_life,
+                session=settings.session_life,
+                offline=settings.offline_life,
+                refresh_retry=settings.refresh_retry_window,
+            ),
+            keyring=keyring,
+            revocations=revocations,
+            secret_keys=secret_keys,
+            now=database.now,
+            entropy=entropy,
+        ),
+        introspector=Introspector(keyring, issuer=settings.issuer, leeway=settings.leeway, now=database.now),
+        replay=Replay(database, revocations),
+        accounts=Accounts(database, revocations, publisher, hashing, entropy),
+        administration=administration,
+        secret_keys=secret_keys,
+        passwords=hashing,
+        metrics=metrics,
+    )
+
+
+def build(settings: Settings, *, parts: Parts | None = None) -> Service:
+    """The service; production and tests come through here."""
+    parts = parts or assemble(settings)
+    http = create_app("identity", parts.metrics, development=settings.development)
+    rest.install(
+        http,
+        Web(
+            database=parts.database,
+            issuer=parts.issuer,
+            accounts=parts.accounts,
+            passwords=parts.passwords,
+            introspector=parts.introspector,
+            forms=Forms(parts.secret_keys.form_keys),
+            views=Views(),
+            publish=parts.publisher.publish_pending,
+        ),
+    )
+
+    async def redis_answers() -> None:
+        await answering_redis(settings.redis_url.get_secret_value())
+
+    def readiness() -> Readiness:
+        # Without Redis identity still answers Replay and Introspect, so it stays in rotation.
+        return Readiness(True, {"publishing": "interrupted" if parts.publisher.in_trouble else "ok"})
+
+    return Service(
+        name="identity",
+        http=http,
+        metrics=parts.metrics,
+        http_address=Address(settings.http_host, settings.http_port, "IDENTITY_HTTP_PORT"),
+        grpc_address=Address(settings.grpc_host, settings.grpc_port, "IDENTITY_GRPC_PORT"),
+        metrics_address=Address(settings.metrics_host, settings.metrics_port, "IDENTITY_METRICS_PORT"),
+        register=lambda server: rpc.register(
+            server,
+            rpc.Tokens(parts.database, parts.introspector),
+            rpc.Revocations(parts.administration, parts.replay),
+            rpc.AccountsApi(parts.accounts),
+            rpc.Keys(parts.administration),
+        ),
+        interceptors=[AuthorityInterceptor(Authority(parts.database, parts.introspector))],
+        before_start=[parts.found, redis_answers],
+        background=[parts.publisher.run, Housekeeping(parts.database).run],
+        readiness=readiness,
+        on_stop=[parts.close],
+        development=settings.development,
+    )

@@ -1,0 +1,6 @@
+"""What alembic runs; the connection and the lock are servicekit's."""
+
+from identity.storage import metadata
+from servicekit.migrations import run_from_env
+
+run_from_env(metadata)
