@@ -61,7 +61,7 @@ def principal_from(claims: Mapping[str, Any], expected: Expectations, now: float
     """Reads claims whose signature holds.
 
     Raises:
-        MalformedToken: a required claim is missing or of the wrong type (RFC 9068 section 2.2; dates are whole numbers).
+        MalformedToken: a required claim is missing or of the wrong type (RFC 9068 section 2.2), dates included.
         UntrustedToken: another issuer or audience, a subject that is neither a person nor this client, a life too long.
         ExpiredToken: `exp` has passed, or `nbf` or `iat` has not come, by more than the leeway.
     """

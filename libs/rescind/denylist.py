@@ -6,16 +6,16 @@ computed once, when it is first verified, and kept with it.
 
 **Why it cannot grow without bound.** Every entry has a position in the log, and identity names the *floor* in every
 heartbeat: the oldest position that can still match a living token. A token lives fifteen minutes, so an entry is
-dropped about that long after it came. What is held is bounded by (revocations per second) x (longest token life), not by
-history. Entries are kept in the order of their positions, so dropping looks at what it drops and at nothing else.
+dropped about that long after it came. What is held is bounded by (revocations per second) x (longest token life), not
+by history. Entries are kept in the order of their positions, so dropping looks at what it drops and at nothing else.
 
 **Why it is small.** Ids are 128-bit digests as integers, 48 bytes each, whatever the id looked like; values are shared;
 the order costs 16 bytes an entry. At a million entries that is about 110 bytes for each, the dict included (there is a
 test that measures it). Two ids with one digest would need 2^64 guesses by whoever chooses the ids, which is identity.
 
-**Why applying is safe in any order, any number of times.** Adding an entry twice changes nothing, generations only rise,
-and nothing but the floor removes. An entry that was added again later stays until its latest position is below the
-floor. An entry that comes ahead of its predecessors may outlive the floor a little; none is dropped before its time.
+**Why applying is safe in any order, any number of times.** Adding an entry twice changes nothing, generations only
+rise, and nothing but the floor removes. An entry that was added again later stays until its latest position is below
+the floor. An entry that comes ahead of its predecessors may outlive the floor a little; none is dropped before its time.
 """
 
 from array import array

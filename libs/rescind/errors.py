@@ -2,6 +2,7 @@
 
     RescindError
     ├── TokenRefused              the token is no good: 401, UNAUTHENTICATED
+    │   ├── MissingToken          there is none
     │   ├── MalformedToken        not a token that we could have issued: size, encoding, JSON, types
     │   ├── UntrustedToken        well formed, but the wrong algorithm, kind, key, signature, issuer or audience
     │   │   └── UnknownKey        no key of that `kid`; the key set may be behind, so it is worth one fetch
@@ -38,6 +39,12 @@ class TokenRefused(RescindError):
         super().__init__(detail)
         if reason is not None:
             self.reason = reason
+
+
+class MissingToken(TokenRefused):
+    """The request came without a bearer token (RFC 6750 section 3: a challenge without an error code)."""
+
+    reason = "TOKEN_MISSING"
 
 
 class MalformedToken(TokenRefused):

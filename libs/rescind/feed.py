@@ -53,7 +53,7 @@ class ReplaySource(Protocol):
     """Identity itself, asked."""
 
     def replay(self, log: str, after: int, nonce: str) -> AsyncIterator[bytes]:
-        """The messages after `after` (from the floor if `log` is not the current one), then a heartbeat with `nonce`."""
+        """The messages after `after`, or from the floor if `log` is not current; then a heartbeat with `nonce`."""
         ...
 
 

@@ -55,14 +55,14 @@ class RedisSource:
                 if message["type"] == "subscribe":
                     yield None
                     kept = await self._reads.get(REDIS_HEARTBEAT_KEY)
-                    if kept is not None:
+                    if isinstance(kept, bytes):
                         yield kept
                 elif message["type"] == "message":
                     yield message["data"]
         finally:
             with contextlib.suppress(Exception):  # it is being given up: nothing to save
                 async with asyncio.timeout(self._timeout):
-                    await pubsub.aclose()
+                    await pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
 
     async def read(self, log: str, after: int, limit: int) -> list[bytes]:
         """Up to `limit` messages after `after`, in order.
@@ -70,8 +70,10 @@ class RedisSource:
         Raises:
             redis.RedisError, OSError: Redis did not answer in time.
         """
-        entries = await self._reads.xrange(f"{REDIS_STREAM_PREFIX}{log}", min=f"({after}-0", count=limit)
-        return [fields[REDIS_FIELD.encode()] for _, fields in entries if REDIS_FIELD.encode() in fields]
+        entries = await self._reads.xrange(f"{REDIS_STREAM_PREFIX}{log}", min=f"({after}-0", count=limit) or []
+        messages = [(fields or {}).get(REDIS_FIELD.encode()) for _, fields in entries]
+        # What is no message of ours comes out as a gap, and a gap is asked for elsewhere.
+        return [message for message in messages if isinstance(message, bytes)]
 
     async def aclose(self) -> None:
         """Closes the connections."""
