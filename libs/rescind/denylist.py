@@ -15,7 +15,7 @@ test that measures it). Two ids with one digest would need 2^64 guesses by whoev
 
 **Why applying is safe in any order, any number of times.** Adding an entry twice changes nothing, generations only
 rise, and nothing but the floor removes. An entry that was added again later stays until its latest position is below
-the floor. An entry that comes ahead of its predecessors may outlive the floor a little; none is dropped before its time.
+the floor. An entry that comes ahead of its predecessors may outlive the floor a little; none goes before its time.
 """
 
 from array import array

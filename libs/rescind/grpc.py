@@ -70,7 +70,7 @@ async def refuse(error: RescindError, context: grpc.aio.ServicerContext[Any, Any
     raise AssertionError("abort returns never")
 
 
-class GuardInterceptor(grpc.aio.ServerInterceptor)
+class GuardInterceptor(grpc.aio.ServerInterceptor):
     """Lets calls through that `rules` permit, and refuses the rest before their handler is reached.
 
     `refuse` answers a refusal; a service with an error vocabulary of its own passes its own.

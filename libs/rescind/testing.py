@@ -131,7 +131,7 @@ class TokenMint:
 class MemoryLog:
     """A whole revocation log in memory: what identity and Redis are to a verifier.
 
-    `revoke` appends and pushes, `beat` pushes a heartbeat; `withhold` and `hidden` play the channel's part in an attack.
+    `revoke` appends and pushes, `beat` pushes a heartbeat; `withhold` and `hidden` are the channel's part in an attack.
     """
 
     def __init__(self, mint: TokenMint, *, log: str = "log_test", now: Callable[[], float] = time.time) -> None:
