@@ -96,7 +96,7 @@ def authorize(server: Server, arrival: Arrival) -> Outcome:
 
 def _decide(server: Server, grant: CodeGrant, arrival: Arrival) -> Outcome:
     asked, session = arrival.parameters, arrival.session
-    prompts = _checked_prompts(asked)
+    prompts = _checked(asked)
     client: Client = grant.request.client
     if session is None or session.auth_time < _signed_in_since(prompts, asked, arrival.begun_at):
         if "none" in prompts:
@@ -115,7 +115,7 @@ def _decide(server: Server, grant: CodeGrant, arrival: Arrival) -> Outcome:
     return ToClient(with_issuer(dict(headers)["Location"], server.issuer.issuer))
 
 
-def _checked_prompts(asked: Parameters) -> frozenset[str]:
+def _checked(asked: Parameters) -> frozenset[str]:
     for name, error in _NOT_SUPPORTED.items():
         if asked.get(name) is not None:
             raise NotSupportedError(error=error)
@@ -123,6 +123,9 @@ def _checked_prompts(asked: Parameters) -> frozenset[str]:
         raise InvalidRequestError("Only response_mode=query is supported.")
     if any(len(asked.get(name) or "") > _LONGEST_PASSED_ON for name in ("state", "nonce")):
         raise InvalidRequestError("state and nonce may have 2048 characters.")
+    max_age = asked.get("max_age") or "0"
+    if not (max_age.isascii() and max_age.isdigit() and len(max_age) < 10):
+        raise InvalidRequestError("Invalid 'max_age' parameter.")
     prompts = frozenset((asked.get("prompt") or "").split())
     if prompts - _PROMPTS or ("none" in prompts and len(prompts) > 1):
         raise InvalidRequestError("Invalid 'prompt' parameter.")
@@ -134,11 +137,7 @@ def _signed_in_since(prompts: frozenset[str], asked: Parameters, begun_at: int) 
     if prompts & {"login", "select_account"}:
         return begun_at
     max_age = asked.get("max_age")
-    if max_age is None:
-        return 0
-    if not (max_age.isascii() and max_age.isdigit() and len(max_age) < 10):
-        raise InvalidRequestError("Invalid 'max_age' parameter.")
-    return begun_at - int(max_age) * 1000
+    return 0 if max_age is None else begun_at - int(max_age) * 1000
 
 
 def _grantable(tx: Connection, scope: str, audiences: tuple[str, ...], session: LoginSession) -> str:
