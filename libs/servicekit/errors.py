@@ -92,6 +92,11 @@ def understood(error: BaseException) -> ServiceError | None:
             f"The access token does not permit this: it needs scope {scope}.",
             headers={"www-authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'},
         )
+    if isinstance(error, verification.TokenRefused) and error.reason == "TOKEN_MISSING":
+        # RFC 6750 section 3.1: who sent no token made no error yet, so the challenge names none.
+        return ServiceError(
+            Kind.UNAUTHENTICATED, error.reason, "An access token is needed.", headers={"www-authenticate": "Bearer"}
+        )
     if isinstance(error, verification.RevokedToken):
         return _refused(error, "The access token was taken back.")
     if isinstance(error, verification.TokenRefused):

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from pydantic import BaseModel, ConfigDict
 
 from rescind.errors import InsufficientScope, NotFresh, RevokedToken, UntrustedToken
+from rescind.fastapi import MissingToken
 from servicekit.errors import Kind, ServiceError
 from servicekit.http import StrictRoute, create_app, only_query
 from servicekit.metrics import Metrics
@@ -17,6 +18,7 @@ from servicekit.metrics import Metrics
 FAILURES: dict[str, Exception] = {
     "service": ServiceError(Kind.CONFLICT, "TAKEN", "It is taken.", retry_after=0.2, fields={"name": "taken"}),
     "revoked": RevokedToken("session", "SIGNED_OUT"),
+    "missing": MissingToken("no bearer token"),
     "stale": RevokedToken("subject", "ROLES_CHANGED", soft=True),
     "untrusted": UntrustedToken("the inner reason"),
     "scope": InsufficientScope(frozenset({"b", "a"})),
@@ -180,6 +182,7 @@ async def test_a_field_is_named_where_it_is_wrong(client: httpx2.AsyncClient) ->
     [
         ("service", 409, "TAKEN", "retry-after", "1"),
         ("revoked", 401, "TOKEN_REVOKED", "www-authenticate", 'Bearer error="invalid_token", '),
+        ("missing", 401, "TOKEN_MISSING", "www-authenticate", "Bearer"),
         ("stale", 401, "TOKEN_STALE", "www-authenticate", 'Bearer error="invalid_token", '),
         ("untrusted", 401, "TOKEN_UNTRUSTED", "www-authenticate", 'Bearer error="invalid_token", '),
         ("scope", 403, "INSUFFICIENT_SCOPE", "www-authenticate", 'Bearer error="insufficient_scope", scope="a b"'),

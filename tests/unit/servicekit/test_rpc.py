@@ -180,8 +180,8 @@ async def test_a_caller_that_gives_up_is_counted_as_cancelled(channel: grpc.aio.
     assert failed.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     labels = {"method": "/test.Service/Unary", "code": "CANCELLED"}
     async with asyncio.timeout(5):
-        while metrics.registry.get_sample_value("grpc_server_seconds_count", labels) != 1:
-            await asyncio.sleep(0)  # noqa: ASYNC110  # the server counts when its task ends, and tells nobody
+        while metrics.registry.get_sample_value("grpc_server_seconds_count", labels) != 1:  # noqa: ASYNC110
+            await asyncio.sleep(0)  # the server counts when its task ends, and tells nobody
 
 
 def test_every_refusal_of_the_verifier_has_words() -> None:

@@ -1,0 +1,71 @@
+"""The only place where the parts of orders meet."""
+
+import grpc.aio
+
+from contracts.orders.v1 import orders_pb2_grpc
+from orders import rest, rpc
+from orders.service import Orders
+from orders.settings import Settings
+from rescind.fastapi import bearer
+from rescind.grpc import Rule
+from servicekit.database import Database
+from servicekit.http import create_app
+from servicekit.lifecycle import Address, Service
+from servicekit.metrics import Metrics
+from servicekit.needs import answering_redis, migrated_database
+from servicekit.verification import Verification, connect
+
+NAME = "orders"
+AUDIENCE = "urn:rescind:orders"
+
+
+def build(settings: Settings, *, verification: Verification | None = None, database: Database | None = None) -> Service:
+    """The service, not yet connected to anything. Call it inside the event loop that will run it.
+
+    Tests hand in what they want to hold in their own hands; `verification` then brings its own feed, and Redis is not
+    asked for.
+    """
+    metrics = Metrics()
+    url = settings.database_url.get_secret_value()
+    database = database or Database(url)
+    redis_needed = verification is None and not settings.start_without_redis
+    verification = verification or connect(
+        settings, metrics, audience=AUDIENCE, client_id=NAME, client_secret=settings.client_secret
+    )
+    orders = Orders(database)
+
+    http = create_app(NAME, metrics, development=settings.development)
+    http.include_router(
+        rest.router(
+            orders,
+            reader=bearer(verification.guard, *rpc.READ, staleness=settings.read_staleness),
+            writer=bearer(verification.guard, *rpc.WRITE, staleness=settings.write_staleness),
+        )
+    )
+    staleness = {rpc.READ: settings.read_staleness, rpc.WRITE: settings.write_staleness}
+    rules = {method: Rule(*scopes, staleness=staleness[scopes]) for method, scopes in rpc.SCOPES.items()}
+
+    async def needs() -> None:
+        await migrated_database(database, url, NAME, variable="ORDERS_DATABASE_URL")
+        if redis_needed:
+            await answering_redis(settings.redis_url.get_secret_value())
+
+    def register(server: grpc.aio.Server) -> list[str]:
+        orders_pb2_grpc.add_OrdersServiceServicer_to_server(rpc.OrdersServicer(orders), server)
+        return [rpc.SERVICE]
+
+    return Service(
+        name=NAME,
+        http=http,
+        metrics=metrics,
+        http_address=Address(settings.http_host, settings.http_port, "ORDERS_HTTP_PORT"),
+        grpc_address=Address(settings.grpc_host, settings.grpc_port, "ORDERS_GRPC_PORT"),
+        metrics_address=Address(settings.metrics_host, settings.metrics_port, "ORDERS_METRICS_PORT"),
+        register=register,
+        interceptors=[verification.interceptor(rules, development=settings.development)],
+        before_start=[needs],
+        background=[verification.guard.run],
+        readiness=verification.readiness,
+        on_stop=[database.dispose, verification.aclose],
+        development=settings.development,
+    )
