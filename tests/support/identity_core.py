@@ -172,6 +172,8 @@ def keys_of_claims(token: AccessToken) -> Any:
 
 
 def settings(database_url: str, redis_url: str = NO_REDIS, **changes: Any) -> Settings:
+    # Without Redis nobody publishes, so nobody waits for it.
+    changes.setdefault("publish_wait_ms", 0 if redis_url == NO_REDIS else 250)
     return Settings(
         issuer=ISSUER,
         database_url=database_url,  # type: ignore[arg-type]  # pydantic makes the secret
