@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from devstack.flow import Refused, Tokens
-from identity.issuing import Lives
 from support.identity_front import ALICE, BOB, IDENTITY, ORDERS, PASSWORD, Front, identity_front
 
 FORM = "application/x-www-form-urlencoded"
@@ -90,8 +89,7 @@ async def test_a_replay_after_the_successor_was_used_ends_the_grant_inside_the_w
 
 @pytest.mark.requirement(55)
 async def test_rotation_does_not_move_the_absolute_end(tmp_path: Path) -> None:
-    lives = Lives(offline=3600)
-    async with identity_front(f"sqlite:///{tmp_path / 'identity.db'}", lives=lives) as front:
+    async with identity_front(f"sqlite:///{tmp_path / 'identity.db'}", offline_life=3600) as front:
         client = front.client("mobile")
         tokens = await offline_tokens(front)
         for _ in range(3):
