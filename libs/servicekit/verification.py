@@ -15,6 +15,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from pydantic import BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode
 
 from rescind.client_credentials import ClientCredentials
 from rescind.connect import IDENTITY_AUDIENCE
@@ -56,7 +57,7 @@ def staleness_from(value: object) -> object:
         raise ValueError("must be strict, best_effort, or a number of seconds") from None
 
 
-StalenessSetting = Annotated[Staleness, BeforeValidator(staleness_from)]
+StalenessSetting = Annotated[Staleness, NoDecode, BeforeValidator(staleness_from)]  # a word, not JSON
 
 
 class VerifierSettings(CommonSettings):
