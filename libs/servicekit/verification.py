@@ -5,6 +5,7 @@ Service(..., background=[verification.guard.run], readiness=verification.readine
         on_stop=[verification.aclose], interceptors=[verification.interceptor(rules)])
 """
 
+import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, NoReturn
@@ -52,9 +53,12 @@ def staleness_from(value: object) -> object:
     if value == "best_effort":
         return BEST_EFFORT
     try:
-        return BOUNDED(float(value))
+        seconds = float(value)
     except ValueError:
-        raise ValueError("must be strict, best_effort, or a number of seconds") from None
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise ValueError("must be strict, best_effort, or a number of seconds")
+    return BOUNDED(seconds)
 
 
 StalenessSetting = Annotated[Staleness, NoDecode, BeforeValidator(staleness_from)]  # a word, not JSON
