@@ -18,18 +18,26 @@ from prometheus_client.registry import Collector
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
+from rescind import (
+    BEST_EFFORT,
+    BOUNDED,
+    STRICT,
+    Feed,
+    FeedObserver,
+    Freshness,
+    Guard,
+    GuardObserver,
+    RemoteKeySet,
+    RescindError,
+    Staleness,
+    Verifier,
+    http_fetch,
+)
 from rescind.client_credentials import ClientCredentials
 from rescind.connect import IDENTITY_AUDIENCE
-from rescind.errors import RescindError
-from rescind.feed import Feed, FeedObserver
 from rescind.grpc import PUBLIC, GuardInterceptor, Rule
 from rescind.grpc_source import CHANNEL_OPTIONS, GrpcIdentity
-from rescind.guard import Guard, GuardObserver
-from rescind.keys import RemoteKeySet, http_fetch
-from rescind.policy import BEST_EFFORT, BOUNDED, STRICT, Staleness
 from rescind.redis_source import RedisSource
-from rescind.state import Freshness
-from rescind.verifier import Verifier
 from servicekit.lifecycle import Readiness
 from servicekit.metrics import Metrics
 from servicekit.rpc import Context
