@@ -90,9 +90,15 @@ async def test_the_denylist_and_propagation_are_measured() -> None:
     assert watched.value("rescind_position") == 2
     assert watched.value("rescind_propagation_seconds_count") == 2
     assert watched.value("rescind_propagation_seconds_bucket", le="1.0") == 2
+    watched.log.withhold = True
+    watched.log.revoke(Entry("token", "not pushed"))
+    watched.feed.receive(watched.log.heartbeat())
+    assert await watched.feed.catch_up()
+    assert watched.value("rescind_catch_ups_total", source="log") == 1
+    assert watched.value("rescind_catch_up_messages_total", source="log") == 1
+    assert watched.value("rescind_denylist_entries", kind="token") == 3
     watched.feed.receive(b"not a message")
     assert watched.value("rescind_unreadable_messages_total") == 1
-    assert watched.value("rescind_catch_ups_total", source="replay") == 1
 
 
 async def test_a_scrape_names_no_token_and_no_person() -> None:
