@@ -271,7 +271,7 @@ async def test_replicas_that_tick_and_mend_at_once_do_no_harm(redis_url: str, tm
                 publishers = [one.parts.publisher, two.parts.publisher] * 2
                 await asyncio.gather(*(publisher.tick() for publisher in publishers))
                 log.assert_like_sql()
-            assert not [key for key in redis.scan_iter("*aside*")]
+            assert not list(redis.scan_iter("*aside*"))
 
 
 async def test_without_redis_a_revocation_is_committed_and_its_caller_does_not_wait_long(tmp_path: object) -> None:
