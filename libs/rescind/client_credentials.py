@@ -1,11 +1,11 @@
 """A service's own access token (RFC 6749 section 4.4), to ask identity with."""
 
 import asyncio
-import time
 from collections.abc import Callable
 
 import httpx2
 
+from rescind.clock import since_boot
 from rescind.guard import NobodyAnswered
 
 
@@ -24,7 +24,7 @@ class ClientCredentials:
         resource: str,
         timeout: float = 2.0,
         early: float = 60.0,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = since_boot,
     ) -> None:
         self._endpoint = token_endpoint
         self._auth = httpx2.BasicAuth(client_id, client_secret)
