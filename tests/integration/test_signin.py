@@ -6,6 +6,7 @@ from urllib.parse import urlencode, urlsplit
 
 import httpx2
 import pytest
+from structlog.testing import capture_logs
 
 from devstack.flow import Browser, FlowFailed, Refused, Tokens
 from identity.web import BROWSER_COOKIE, SESSION_COOKIE
@@ -126,6 +127,28 @@ async def test_another_person_in_the_same_browser_signs_the_first_one_out(front:
     assert BOB in (await browser.open("/account")).text
     assert [cause for cause, _ in front.log()] == ["SIGNED_OUT"]
     assert await front.client("backoffice").introspect(tokens.access_token) == {"active": False}
+
+
+async def test_what_happens_at_the_door_is_logged_and_nobodys_address_is(front: Front) -> None:
+    with capture_logs() as logged:
+        browser = await signed_in(front)
+        for email in (BOB, "nobody@example.com"):
+            other = front.browser()
+            page = await other.open("/login")
+            await other.submit(page, "/login", email=email, password="wrong-password")
+        await browser.sign_out()
+    told = [(line["event"], line.get("user_id")) for line in logged if line["event"] != "request"]
+    alice, bob = front.user(ALICE).id, front.user(BOB).id
+    assert told == [("signed_in", alice), ("sign_in_refused", bob), ("sign_in_refused", None), ("signed_out", None)]
+    assert "example.com" not in repr(logged)
+    assert "wrong-password" not in repr(logged)
+
+
+async def test_a_cookie_for_signing_in_that_is_not_ours_is_not_taken_over(front: Front) -> None:
+    browser = front.browser()
+    browser.cookies[BROWSER_COOKIE] = "planted"
+    await browser.open("/login")
+    assert len(browser.cookies[BROWSER_COOKIE]) == 43
 
 
 async def test_a_cookie_that_is_invented_is_nobodys(front: Front) -> None:
