@@ -110,6 +110,7 @@ class Stack:
         self._on_line = on_line
         self._env = dict(env or {})
         self._processes: dict[Part, Process] = {}
+        self._killed: set[Part] = set()
 
     @property
     def name(self) -> str:
@@ -165,10 +166,10 @@ class Stack:
         self._processes.clear()
 
     async def watch(self) -> str:
-        """Waits until a part ends by itself; which, and its last words."""
+        """Waits until a part ends that nobody broke on purpose; which, and its last words."""
         while True:
-            for process in list(self._processes.values()):
-                if not process.running:
+            for part, process in list(self._processes.items()):
+                if not process.running and part not in self._killed:
                     return f"{process.name} ended: {_last_words(process)}"
             await asyncio.sleep(0.5)
 
@@ -184,9 +185,11 @@ class Stack:
                 raise StackError(f"{part} runs already")
             process = self._processes[part] = self._made(part)
             await process.start()
+            self._killed.discard(part)
             await self._ready(part, process)
         elif process is not None:
             if fault == "kill":
+                self._killed.add(part)
                 await process.kill()
             else:
                 process.signal(signal.SIGSTOP if fault == "freeze" else signal.SIGCONT)
@@ -238,7 +241,9 @@ class Stack:
         return file.read_text()
 
     async def _seed(self) -> None:
-        process = Process("identity", [sys.executable, "-m", "identity", "seed"], self._service_env("identity"), self._on_line)
+        process = Process(
+            "identity", [sys.executable, "-m", "identity", "seed"], self._service_env("identity"), self._on_line
+        )
         await process.start(seeds_json().encode())
         if await process.wait() != 0:
             raise StackError(f"seeding failed: {_last_words(process)}")
