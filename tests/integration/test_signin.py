@@ -195,7 +195,6 @@ async def test_a_form_that_is_not_ours_does_nothing(front: Front, path: str, how
     assert (await signed_in(front)).cookies  # the password is the one it was
 
 
-@pytest.mark.requirement(21)
 async def test_signing_out_ends_the_session_and_what_hangs_on_it(front: Front) -> None:
     browser = await signed_in(front)
     tied, offline = await tokens_for(front, browser), await tokens_for(front, browser, "offline_access orders:read")
@@ -236,7 +235,6 @@ async def test_a_changed_password_ends_everything_else_and_keeps_this_browser(fr
     assert await signed_in(front, password="another-good-password")
 
 
-@pytest.mark.requirement(29)
 @pytest.mark.parametrize(
     ("current", "new", "status", "said"),
     [
