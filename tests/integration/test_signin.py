@@ -1,5 +1,6 @@
 """The pages: sign-in, consent, the account, sign-out; their forms, cookies and headers."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
@@ -18,6 +19,13 @@ PAGES = ("/login", "/account", "/signed-out", "/consent?flow=x", "/authorize?cli
 @pytest.fixture
 async def front(tmp_path: Path) -> AsyncIterator[Front]:
     async with identity_front(f"sqlite:///{tmp_path / 'identity.db'}") as front:
+        yield front
+
+
+@pytest.fixture
+async def any_front(database_url: str) -> AsyncIterator[Front]:
+    """On SQLite, and on PostgreSQL."""
+    async with identity_front(database_url) as front:
         yield front
 
 
@@ -215,6 +223,26 @@ async def test_signing_out_ends_the_session_and_what_hangs_on_it(front: Front) -
         await browser.sign_out()
     # A second sign-out with the dead cookie changes nothing.
     assert len(front.log()) == 1
+
+
+async def test_ten_windows_sign_in_again_and_ten_sign_out_at_once(any_front: Front) -> None:
+    browser = await signed_in(any_front)
+    any_front.clock.forward(1)
+    page = await browser.open(any_front.client("mobile").start(scope="openid", prompt="login").url)
+    fields = {**page.form("/login").fields, "email": ALICE, "password": PASSWORD}
+    cookie = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+    again = [any_front.http.post("/login", data=fields, headers={"cookie": cookie}) for _ in range(10)]
+    answers = await asyncio.gather(*again)
+    assert {answer.status_code for answer in answers} == {303}
+    # One of them renewed the session; the others, whose cookie was dead by then, opened sessions of their own.
+    values = {cookies_set(answer)[SESSION_COOKIE].partition(";")[0] for answer in answers}
+    assert len(values) == 10
+    browser.cookies[SESSION_COOKIE] = values.pop()
+    fields = dict((await browser.open("/account")).form("/logout").fields)
+    cookie = f"{SESSION_COOKIE}={browser.cookies[SESSION_COOKIE]}"
+    leave = [any_front.http.post("/logout", data=fields, headers={"cookie": cookie}) for _ in range(10)]
+    assert {answer.status_code for answer in await asyncio.gather(*leave)} == {303}
+    assert [cause for cause, _ in any_front.log()] == ["SIGNED_OUT"]
 
 
 @pytest.mark.requirement(23)
