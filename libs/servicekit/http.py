@@ -5,6 +5,7 @@
 
 import http
 import json
+import re
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -24,6 +25,7 @@ from servicekit.metrics import Metrics
 from servicekit.telemetry import request_context, request_id
 
 MAX_BODY = 64 * 1024  # bytes
+_NOT_PLAIN = re.compile(r"[^A-Za-z0-9_.-]")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REASONS = {
     400: "BAD_REQUEST",
@@ -87,11 +89,14 @@ class _StrictRequest(Request):
         """The body.
 
         Raises:
-            json.JSONDecodeError: it is not JSON, not UTF-8, too deep, or says one thing twice.
+            json.JSONDecodeError: it is not JSON, not Unicode, too deep, or says one thing twice.
         """
         body = await self.body()
         try:
-            return json.loads(body.decode(), object_pairs_hook=_members, parse_constant=_no_constant)
+            value = json.loads(body.decode(), object_pairs_hook=_members, parse_constant=_no_constant)
+            if b"\\ud" in body.lower():
+                json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no character
+            return value
         except json.JSONDecodeError:
             raise
         except (ValueError, RecursionError) as error:  # a bad byte, a number of thousands of digits, a deep nest
@@ -250,6 +255,6 @@ async def _answer_invalid(_request: Request, error: Exception) -> JSONResponse:
 
 
 def _field(fault: Mapping[str, Any]) -> str:
-    """`items.0.quantity`. The name of an unknown field is the caller's own text, so it is cut short."""
+    """`items.0.quantity`. The name of an unknown field is the caller's own text: cut short, and plain ASCII."""
     where = [str(part) for part in fault["loc"]]
-    return ".".join(where[1:] or where)[:100]
+    return _NOT_PLAIN.sub("?", ".".join(where[1:] or where)[:100])
