@@ -7,6 +7,7 @@ import httpx2
 
 from rescind.clock import since_boot
 from rescind.guard import NobodyAnswered
+from rescind.keys import tls_context
 
 
 class ClientCredentials:
@@ -63,7 +64,7 @@ class ClientCredentials:
     async def _fetch(self) -> None:
         asked_at = self._monotonic()
         try:
-            async with httpx2.AsyncClient(timeout=self._timeout, trust_env=False) as client:
+            async with httpx2.AsyncClient(timeout=self._timeout, trust_env=False, verify=tls_context()) as client:
                 response = await client.post(self._endpoint, data=self._form, auth=self._auth)
         except httpx2.HTTPError as failure:
             raise NobodyAnswered(type(failure).__name__) from None

@@ -146,6 +146,7 @@ class MemoryLog:
         self.hidden: set[int] = set()  # positions that the log does not give
         self.replaying = True  # identity answers
         self.replays = 0
+        self.kept: bytes | None = None  # the heartbeat that a new subscriber gets at once
         self._now = now
         self._last_at = 0
         self._subscribers: set[asyncio.Queue[bytes]] = set()
@@ -170,7 +171,7 @@ class MemoryLog:
 
     def beat(self) -> bytes:
         """Pushes a heartbeat."""
-        message = self.heartbeat()
+        message = self.kept = self.heartbeat()
         self._push(message)
         return message
 
@@ -185,6 +186,8 @@ class MemoryLog:
         self._subscribers.add(queue)
         try:
             yield None
+            if self.kept is not None:
+                yield self.kept
             while True:
                 yield await queue.get()
         finally:
