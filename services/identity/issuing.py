@@ -8,6 +8,8 @@ issued, or comes first and nothing is issued: no flow that began before a passwo
 token.
 
 No token outlives its grant, and no grant that is tied to a login session outlives that session.
+
+One long file on purpose: these are all the places that issue anything, and a review reads them together.
 """
 
 import hashlib

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from sqlalchemy import select
 
 from identity import commands
-from identity.domain import IDENTITY_AUDIENCE, lifted, new_id, scope_for, secret_digest
+from identity.domain import IDENTITY_AUDIENCE, new_id, scope_for, secret_digest
 from identity.seeds import Seeds, sow
 from identity.settings import Settings, parse_secret_keys
 from identity.storage import clients, metadata, users
@@ -79,12 +79,6 @@ def test_a_scope_counts_where_it_means_something(
 def test_ids_carry_their_kind_and_128_bits() -> None:
     assert new_id("sid", lambda n: b"\xff" * n) == "sid_" + "_" * 21 + "w"
     assert new_id("", lambda n: b"\x00" * n) == "A" * 22
-
-
-def test_a_lifted_generation_is_larger_than_any_of_an_earlier_epoch() -> None:
-    assert lifted(7, 1) == (1 << 32) + 7
-    assert lifted(lifted(7, 1), 2) == (2 << 32) + 7
-    assert lifted(1, 1) > (1 << 32) - 1
 
 
 def test_the_migrations_lead_to_the_tables_the_code_uses(database_url: str) -> None:
