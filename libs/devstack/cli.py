@@ -130,12 +130,12 @@ async def _demo(where: Where) -> None:
 
 @contextlib.asynccontextmanager
 async def _target(where: Where) -> AsyncIterator[Target]:
-    compose = Compose(Path.cwd())
-    if where is Where.compose or (where is Where.auto and await compose.running()):
-        if not await compose.running():
-            raise StackError("no compose stack runs here: `make up` first")
+    compose = await Compose.found(Path.cwd()) if where is not Where.embedded else None
+    if compose is not None:
         yield compose
         return
+    if where is Where.compose:
+        raise StackError("no compose stack runs here: `make up` first")
     held = await RunningStack.found(FOLDER / "run") if where is Where.auto else None
     if held is not None:
         yield held

@@ -1,9 +1,10 @@
-"""The same system under docker compose, at the documented ports: a `Target` whose faults are compose commands."""
+"""The same system under docker compose: a `Target` whose faults are compose commands."""
 
 import asyncio
 import contextlib
 import json
 from pathlib import Path
+from typing import Any
 
 import httpx2
 
@@ -19,33 +20,27 @@ _READY_SECONDS = 60.0
 
 
 class Compose:
-    """A stack that `make up` started in `folder`."""
+    """A compose stack that runs; `found` looks for it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, addresses: Addresses) -> None:
         self._folder = folder
+        self.addresses = addresses
+        self.name = "compose"
 
-    @property
-    def name(self) -> str:
-        """What it is."""
-        return "compose"
+    @classmethod
+    async def found(cls, folder: Path) -> "Compose | None":
+        """The stack that runs for the compose files of `folder`; None too where there is no Docker.
 
-    @property
-    def addresses(self) -> Addresses:
-        """Where it is."""
-        return Addresses(
-            issuer="http://localhost:8001",
-            identity_grpc="127.0.0.1:9001",
-            orders="http://127.0.0.1:8002",
-            orders_grpc="127.0.0.1:9002",
-        )
-
-    async def running(self) -> bool:
-        """Whether identity runs under compose here; False also where there is no Docker."""
-        with contextlib.suppress(StackError, OSError):
-            listed = await self._compose("ps", "--format", "json")
+        Where it is, its own configuration says: COMPOSE_FILE and COMPOSE_PROJECT_NAME may have changed it.
+        """
+        try:
+            listed = await _compose(folder, "ps", "--format", "json")
             services = [json.loads(line) for line in listed.splitlines() if line.startswith("{")]
-            return any(one.get("Service") == "identity" and one.get("State") == "running" for one in services)
-        return False
+            if not any(one.get("Service") == "identity" and one.get("State") == "running" for one in services):
+                return None
+            return cls(folder, _addresses(json.loads(await _compose(folder, "config", "--format", "json"))))
+        except (StackError, OSError):
+            return None
 
     async def fault(self, fault: Fault, part: Part) -> None:
         """Breaks a service, or brings it back.
@@ -53,7 +48,7 @@ class Compose:
         Raises:
             StackError: compose refused, or the service did not become ready.
         """
-        await self._compose(*_COMMANDS[fault], part)
+        await _compose(self._folder, *_COMMANDS[fault], part)
         if fault == "start":
             await self._ready(part)
 
@@ -65,19 +60,35 @@ class Compose:
             while loop.time() < deadline:
                 with contextlib.suppress(httpx2.HTTPError, StackError):
                     if part == "redis":
-                        if "PONG" in await self._compose("exec", "-T", "redis", "redis-cli", "ping"):
+                        if "PONG" in await _compose(self._folder, "exec", "-T", "redis", "redis-cli", "ping"):
                             return
                     elif (await http.get(f"{urls[part]}/readyz")).status_code == 200:
                         return
                 await asyncio.sleep(0.1)
         raise StackError(f"{part} was not ready after {_READY_SECONDS:.0f} s")
 
-    async def _compose(self, *arguments: str) -> str:
-        process = await asyncio.create_subprocess_exec(
-            "docker", "compose", *arguments,
-            cwd=self._folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        out, error = await process.communicate()
-        if process.returncode != 0:
-            raise StackError(f"docker compose {arguments[0]} failed: {error.decode(errors='replace').strip()[-400:]}")
-        return out.decode(errors="replace")
+
+def _addresses(configuration: dict[str, Any]) -> Addresses:
+    services = configuration["services"]
+    published = {
+        (name, port["target"]): f"127.0.0.1:{port['published']}"
+        for name in ("identity", "orders")
+        for port in services[name]["ports"]
+    }
+    return Addresses(
+        issuer=services["identity"]["environment"]["RESCIND_ISSUER"],
+        identity_grpc=published["identity", 9001],
+        orders=f"http://{published['orders', 8002]}",
+        orders_grpc=published["orders", 9002],
+    )
+
+
+async def _compose(folder: Path, *arguments: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        "docker", "compose", *arguments,
+        cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, error = await process.communicate()
+    if process.returncode != 0:
+        raise StackError(f"docker compose {arguments[0]} failed: {error.decode(errors='replace').strip()[-400:]}")
+    return out.decode(errors="replace")
