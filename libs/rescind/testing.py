@@ -185,9 +185,10 @@ class MemoryLog:
         queue: asyncio.Queue[bytes] = asyncio.Queue()
         self._subscribers.add(queue)
         try:
+            kept = self.kept
             yield None
-            if self.kept is not None:
-                yield self.kept
+            if kept is not None:
+                yield kept
             while True:
                 yield await queue.get()
         finally:

@@ -134,7 +134,8 @@ ALGORITHMS = tuple(
 
 HEADERS = (
     *(
-        Attack(f"header {name} {value!r}", rows, lambda f, name=name, value=value: f.with_header(**{name: value}), UntrustedToken)
+        Attack(f"header {name} {value!r}", rows, lambda f, name=name, value=value: f.with_header(**{name: value}),
+               UntrustedToken)
         for name, value, rows in (
             ("jku", "http://127.0.0.1:1/keys", (3,)),
             ("x5u", "http://127.0.0.1:1/chain", (3,)),
