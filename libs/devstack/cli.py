@@ -22,7 +22,7 @@ from devstack.flow import FlowFailed
 from devstack.seeds import ADMIN, ALICE, BOB, PASSWORD
 from devstack.stack import Ports, Stack
 from devstack.story import ACTS, Unexpected, opened, table
-from devstack.target import StackError, Target
+from devstack.target import Addresses, StackError, Target
 
 FOLDER = Path(".rescind")
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -40,10 +40,13 @@ class Where(StrEnum):
 
 
 @app.command()
-def run(quiet: Annotated[bool, typer.Option(help="Do not show the services' logs.")] = False) -> None:
+def run(
+    quiet: Annotated[bool, typer.Option(help="Do not show the services' logs.")] = False,
+    free_ports: Annotated[bool, typer.Option(help="Take ports that are free, not the documented ones.")] = False,
+) -> None:
     """Starts the whole system on this machine and keeps it up until Ctrl-C."""
     try:
-        asyncio.run(_run(quiet))
+        asyncio.run(_run(quiet, Ports.free() if free_ports else Ports.fixed()))
     except StackError as error:
         console.print(f"[red]{escape(str(error))}[/red]")
         raise typer.Exit(1) from None
@@ -59,17 +62,17 @@ def demo(target: Annotated[Where, typer.Option(help="Where to tell the story.")]
         raise typer.Exit(1) from None
 
 
-async def _run(quiet: bool) -> None:
+async def _run(quiet: bool, ports: Ports) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     folder = FOLDER / "run"
     started = time.monotonic()
     with console.status("starting Valkey, identity and orders"):
-        stack = Stack(folder, Ports.fixed(), lambda *_: None if quiet else _show(*_))
+        stack = Stack(folder, ports, lambda *_: None if quiet else _show(*_))
         await stack.__aenter__()
     try:
-        _welcome(time.monotonic() - started)
+        _welcome(time.monotonic() - started, stack.addresses)
         async with controlled(stack, folder):
             ended = asyncio.create_task(stack.watch())
             stopped = asyncio.create_task(stop.wait())
@@ -83,12 +86,12 @@ async def _run(quiet: bool) -> None:
             await stack.stop()
 
 
-def _welcome(seconds: float) -> None:
+def _welcome(seconds: float, at: Addresses) -> None:
     console.print(f"[bold]Rescind is up[/bold] after {seconds:.1f} s. Ctrl-C stops it.\n")
-    console.print("  sign in      http://localhost:8001/login   (then your account: change password, sign out)")
+    console.print(f"  sign in      {at.issuer}/login   (then your account: change password, sign out)")
     console.print(f"  people       {ALICE}  {BOB}  {ADMIN}   password: {PASSWORD}")
-    console.print("  orders       http://localhost:8002/docs    gRPC localhost:9002")
-    console.print("  discovery    http://localhost:8001/.well-known/openid-configuration")
+    console.print(f"  orders       {at.orders}/docs    gRPC {at.orders_grpc}")
+    console.print(f"  discovery    {at.issuer}/.well-known/openid-configuration")
     console.print("  the story    make demo   (in another terminal; it breaks this stack on purpose, and mends it)\n")
 
 

@@ -200,9 +200,10 @@ class Stack:
             options |= {"maxmemory-policy": "noeviction", "dir": str(self._folder)}
             arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
             return Process(part, [redis_server(), *arguments], {}, self._on_line)
-        return Process(part, [sys.executable, "-m", part], self._service_env(part), self._on_line)
+        return Process(part, [sys.executable, "-m", part], self.environment(part), self._on_line)
 
-    def _service_env(self, part: Part) -> dict[str, str]:
+    def environment(self, part: Part) -> dict[str, str]:
+        """What `part` is started with; for a second process of it, change the ports."""
         ports, addresses = self._ports, self.addresses
         common = {
             "RESCIND_REDIS_URL": self.redis_url,
@@ -242,7 +243,7 @@ class Stack:
 
     async def _seed(self) -> None:
         process = Process(
-            "identity", [sys.executable, "-m", "identity", "seed"], self._service_env("identity"), self._on_line
+            "identity", [sys.executable, "-m", "identity", "seed"], self.environment("identity"), self._on_line
         )
         await process.start(seeds_json().encode())
         if await process.wait() != 0:
