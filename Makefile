@@ -19,8 +19,11 @@ $(READY): locks/dev.lock pyproject.toml
 	  { echo "Rescind needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@echo "Setting up $(VENV): about a minute, once."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --require-hashes -r locks/dev.lock \
+	@rm -f $(VENV)/.installed
+	@{ $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --require-hashes -r locks/dev.lock \
+	  && touch $(VENV)/.installed; } \
 	  | awk '/^(Collecting|Installing)/ { printf "\r\033[K  %s", substr($$0, 1, 70); fflush() } END { print "" }'
+	@test -e $(VENV)/.installed # a pipe's exit status is awk's
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
 	@touch $(READY)
 
