@@ -15,6 +15,7 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from rescind.clock import Clock
 from rescind.feed import Feed
 from rescind.guard import Guard
 from rescind.keys import StaticKeySet
@@ -52,6 +53,24 @@ def jwk_of(key: rsa.RSAPrivateKey, kid: str, **members: Any) -> dict[str, Any]:
 
 def _unsigned(value: int) -> str:
     return base64.urlsafe_b64encode(value.to_bytes((value.bit_length() + 7) // 8)).rstrip(b"=").decode()
+
+
+class ManualClock:
+    """Time that passes when a test says so. `wall` and `monotonic` are seconds and may be set apart from each other."""
+
+    def __init__(self, wall: float = 2_000_000_000.0) -> None:
+        self.wall = wall
+        self.monotonic = 1000.0
+
+    def advance(self, seconds: float) -> None:
+        """Lets time pass on both clocks."""
+        self.wall += seconds
+        self.monotonic += seconds
+
+    @property
+    def clock(self) -> Clock:
+        """For whoever reads it."""
+        return Clock(wall=lambda: self.wall, monotonic=lambda: self.monotonic)
 
 
 class TokenMint:
