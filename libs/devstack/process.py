@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -12,15 +11,24 @@ from collections.abc import Callable, Mapping, Sequence
 from devstack.target import StackError
 
 _STOP_SECONDS = 12.0  # a service drains for up to 8
-_PR_SET_PDEATHSIG = 1  # Linux prctl(2)
+
+# Has the kernel end the process when the supervisor (argument 1) dies, however it dies, then becomes the command: 1 is
+# PR_SET_PDEATHSIG of prctl(2). Not by `preexec_fn`: Python code between fork and exec is unsafe beside gRPC's threads.
+_TIED = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+if os.getppid() == int(sys.argv[1]):
+    os.execvp(sys.argv[2], sys.argv[2:])
+"""
 
 Line = Callable[[str, str], None]  # what a process printed: its name, the line
 
 
-def _die_with_parent() -> None:
-    """Runs in the child: has the kernel end it when the supervisor dies, however it dies (Linux only)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _tied(command: Sequence[str]) -> Sequence[str]:
+    """The command, ended with its parent where the kernel can do that."""
+    if sys.platform != "linux":
+        return command
+    return (sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *command)
 
 
 class Process:
@@ -43,13 +51,12 @@ class Process:
     async def start(self, stdin: bytes | None = None) -> None:
         """Starts it, in a session of its own: a Ctrl-C on the terminal reaches the supervisor alone."""
         self._process = await asyncio.create_subprocess_exec(
-            *self._command,
+            *_tied(self._command),
             env=self._env,
             stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
         )
         if stdin is not None and self._process.stdin is not None:
             self._process.stdin.write(stdin)
