@@ -72,8 +72,8 @@ async def _run(quiet: bool, ports: Ports) -> None:
         stack = Stack(folder, ports, lambda *_: None if quiet else _show(*_))
         await stack.__aenter__()
     try:
-        _welcome(time.monotonic() - started, stack.addresses)
         async with controlled(stack, folder):
+            _welcome(time.monotonic() - started, stack.addresses)
             ended = asyncio.create_task(stack.watch())
             stopped = asyncio.create_task(stop.wait())
             await asyncio.wait((ended, stopped), return_when=asyncio.FIRST_COMPLETED)
