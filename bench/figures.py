@@ -75,11 +75,9 @@ def counted(number: int) -> str:
     return str(number)
 
 
-def micros(seconds: float) -> str:
-    """A duration in µs."""
-    return f"{seconds * 1e6:.3g} µs"
-
-
-def millis(seconds: float) -> str:
-    """A duration in ms."""
-    return f"{seconds * 1e3:.2f} ms"
+def duration(seconds: float) -> str:
+    """In the unit that fits."""
+    for least, unit in ((1.0, "s"), (1e-3, "ms")):
+        if seconds >= least:
+            return f"{seconds / least:.2f} {unit}"
+    return f"{seconds * 1e6:.2f} µs" if seconds < 10e-6 else f"{seconds * 1e6:.0f} µs"

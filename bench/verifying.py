@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from joserfc import jwt as joserfc_jwt
 from joserfc.jwk import RSAKey
 
-from bench.figures import Figure, Say, Scale, Target, counted, micros
+from bench.figures import Figure, Say, Scale, Target, counted, duration
 from bench.measure import Timings, per_call, take_turns
 from rescind import Denylist, Verifier
 from rescind.messages import Entry
@@ -59,7 +59,7 @@ async def verify(scale: Scale, say: Say) -> list[Figure]:
 def _cold(timings: Timings) -> Figure:
     ratio = timings.ratio("cold", "PyJWT")
     target = Target(f"≤ {_COLD_TARGET} ×", ratio <= _COLD_TARGET)
-    return Figure("verify, cold", micros(timings.typical("cold")), _beside(timings, "PyJWT"), ratio, target)
+    return Figure("verify, cold", duration(timings.typical("cold")), _beside(timings, "PyJWT"), ratio, target)
 
 
 def _warm(timings: Timings) -> list[Figure]:
@@ -67,13 +67,13 @@ def _warm(timings: Timings) -> list[Figure]:
 
 
 def _against(timings: Timings, name: str, what: str, peers: Sequence[str]) -> list[Figure]:
-    mine = micros(timings.typical(name))
+    mine = duration(timings.typical(name))
     return [Figure(what, mine, _beside(timings, peer), timings.ratio(name, peer)) for peer in peers]
 
 
 def _beside(timings: Timings, peer: str) -> str:
     names = {"PyJWT": "PyJWT decode", "joserfc": "joserfc decode and validate", "RSA": "RSA verification alone"}
-    return f"{names[peer]}, {micros(timings.typical(peer))}"
+    return f"{names[peer]}, {duration(timings.typical(peer))}"
 
 
 async def entries(scale: Scale, say: Say) -> list[Figure]:
@@ -101,18 +101,18 @@ async def entries(scale: Scale, say: Say) -> list[Figure]:
     contestants = {str(held): with_entries(held) for held in denylists}
     timings = take_turns({**contestants, "PyJWT": lambda: per_call(_pyjwt(mint), some)}, scale.rounds)
 
-    nothing = f"the same with no entries, {micros(timings.typical('0'))}"
+    nothing = f"the same with no entries, {duration(timings.typical('0'))}"
     figures = []
     for held in scale.held:
         ratio = timings.ratio(str(held), "0")
         target = Target(f"≤ {_HELD_TARGET} ×", ratio <= _HELD_TARGET) if held == scale.held[-1] else None
         what = f"verify, warm, {counted(held)} entries held"
-        figures.append(Figure(what, micros(timings.typical(str(held))), nothing, ratio, target))
+        figures.append(Figure(what, duration(timings.typical(str(held))), nothing, ratio, target))
     most = str(scale.held[-1])
     ratio = timings.ratio(most, "PyJWT")
     target = Target("≤ 1/20", ratio <= _WARM_TARGET)
     what = f"verify, warm, {counted(scale.held[-1])} entries held"
-    return [*figures, Figure(what, micros(timings.typical(most)), _beside(timings, "PyJWT"), ratio, target)]
+    return [*figures, Figure(what, duration(timings.typical(most)), _beside(timings, "PyJWT"), ratio, target)]
 
 
 def _tokens(mint: TokenMint, number: int) -> Iterator[str]:
