@@ -1,10 +1,13 @@
-"""The stack under docker compose: comes up with one command, is not root, cannot write to itself, and tells the story."""
+"""The stack under docker compose: up with one command, not root, unable to write to itself, and telling the story."""
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from devstack.stack import Ports
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("identity", "orders")
@@ -16,15 +19,39 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+def _elsewhere() -> str:
+    """A compose file that moves every published port to a free one."""
+    ports = Ports.free()
+    return f"""services:
+  seed: {{environment: {{RESCIND_ISSUER: "http://localhost:{ports.identity}"}}}}
+  identity:
+    environment: {{RESCIND_ISSUER: "http://localhost:{ports.identity}"}}
+    ports: !override ["127.0.0.1:{ports.identity}:8001", "127.0.0.1:{ports.identity_grpc}:9001"]
+  orders:
+    environment: {{RESCIND_ISSUER: "http://localhost:{ports.identity}"}}
+    ports: !override ["127.0.0.1:{ports.orders}:8002", "127.0.0.1:{ports.orders_grpc}:9002"]
+"""
+
+
 @pytest.fixture(scope="module")
-def stack() -> Iterator[None]:
-    """What `make up` starts, stopped by what `make down` does."""
-    up = _run("make", "up")
-    assert up.returncode == 0, up.stderr[-3000:]
-    try:
-        yield
-    finally:
-        _run("make", "down")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What `make up` starts, stopped by what `make down` does.
+
+    It is a compose project of its own at ports of its own: `make down` forgets data, and a person's stack may be up.
+    """
+    elsewhere = tmp_path_factory.mktemp("compose") / "elsewhere.yml"
+    elsewhere.write_text(_elsewhere())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COMPOSE_PROJECT_NAME", "rescind-test")
+        patch.setenv("COMPOSE_FILE", f"docker-compose.yml{os.pathsep}{elsewhere}")
+        up = _run("make", "up")
+        try:
+            assert up.returncode == 0, up.stderr[-3000:]
+            yield
+        finally:
+            down = _run("make", "down")
+        assert down.returncode == 0, down.stderr[-3000:]
+        assert _run("docker", "compose", "ps", "--all", "--quiet").stdout == ""
 
 
 @pytest.mark.usefixtures("stack")
