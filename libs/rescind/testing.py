@@ -15,6 +15,7 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from rescind.claims import Expectations, Principal, principal_from
 from rescind.clock import Clock
 from rescind.feed import Feed
 from rescind.guard import Guard
@@ -145,6 +146,12 @@ class TokenMint:
         claims = claims_of(message, self.issuer, jti)
         headers = {"typ": MESSAGE_TYPE, "kid": self.log_kid}
         return jwt.encode(claims, rsa_key(key or self.log_kid), algorithm="RS256", headers=headers).encode()
+
+
+def principal_of(mint: TokenMint, claims: Mapping[str, Any], audience: str = "urn:rescind:test") -> Principal:
+    """The principal that a verifier makes of a person's token with these claims (None leaves one out)."""
+    full = mint.claims(audience, **claims)
+    return principal_from(full, Expectations(mint.issuer, audience, leeway=5, max_life=3600), full["iat"])
 
 
 class MemoryLog:
