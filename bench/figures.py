@@ -49,7 +49,7 @@ FULL = Scale(
     verifiers=(1, 4),
     asked=20,
     to_catch_up=(1_000, 50_000),
-    catch_ups=5,
+    catch_ups=3,
 )
 TINY = Scale(
     tokens=10,
