@@ -14,11 +14,12 @@ from rescind.verifier import Verifier
 
 
 async def test_who_waited_for_a_slow_fetch_does_not_start_another() -> None:
-    now, answer, fetches = 0.0, asyncio.Event(), 0
+    now, asked, answer, fetches = 0.0, asyncio.Event(), asyncio.Event(), 0
 
     async def fetch() -> bytes:
         nonlocal fetches
         fetches += 1
+        asked.set()
         await answer.wait()
         return json.dumps({"keys": [jwk_of(rsa_key("access-1"), "access-1")]}).encode()
 
@@ -26,8 +27,7 @@ async def test_who_waited_for_a_slow_fetch_does_not_start_another() -> None:
     async with asyncio.TaskGroup() as group:
         for _ in range(5):
             group.create_task(keys.refresh())
-        while not fetches:
-            await asyncio.sleep(0)
+        await asked.wait()
         now = 2.0  # longer than the cooldown
         answer.set()
     assert fetches == 1
