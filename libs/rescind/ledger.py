@@ -224,8 +224,8 @@ class Ledger:
             # it is at least as late here as it was there (see _accept), so no token that an entry had matched comes
             # back to life.
             self._dropped_at = max(self._dropped_at, at)
-        if heard.origin is not None:
-            knowledge.fresh_until = max(knowledge.fresh_until, heard.origin + self._max_staleness)
+        if heard.origin is not None and heard.origin + self._max_staleness > knowledge.fresh_until:
+            knowledge.fresh_until = heard.origin + self._max_staleness
             self._observer.renewed(self._chain.log, self._chain.position)
 
     def _continue(self, collected: Collected) -> Iterator[None]:
