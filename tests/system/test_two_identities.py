@@ -20,7 +20,7 @@ from support.eventually import eventually
 from support.system import CATCH_UP, Elsewhere, Verifier, a_stack, another_orders, running
 
 REVOCATIONS = 200
-TOKEN_LIFE = 15  # seconds: time to mint them all, use them all and take them all back
+TOKEN_LIFE = 20  # seconds: time to mint them all, use them all and take them all back
 LEEWAY = 5
 AT_ONCE = 20
 PROPAGATION = 1.0  # seconds after an acknowledgement; the bench measures milliseconds, this machine has other work
