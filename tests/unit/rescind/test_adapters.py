@@ -181,8 +181,9 @@ async def channel(guard: Guard) -> AsyncIterator[grpc.aio.Channel]:
 Metadata = list[tuple[str, str]]
 
 
-async def _call(channel: grpc.aio.Channel, name: str, metadata: Metadata) -> bytes:
-    path, requests = f"/demo.Greeter/{name}", iter([b"", b""])
+async def _call(channel: grpc.aio.Channel, name: str, metadata: Metadata, requests: Any = None) -> bytes:
+    """One call. Where the caller streams and sends no `requests`, it waits to hear whether it may."""
+    path = f"/demo.Greeter/{name}"
     calls: dict[str, Callable[[], Any]] = {
         "ServerStream": lambda: channel.unary_stream(path)(b"", metadata=metadata, timeout=10),
         "ClientStream": lambda: channel.stream_unary(path)(requests, metadata=metadata, timeout=10),
@@ -217,7 +218,7 @@ async def test_grpc_lets_a_good_token_pass(
     channel: grpc.aio.Channel, mint: TokenMint, name: str, answer: bytes
 ) -> None:
     token = mint.access_token(AUDIENCE, scope="read")
-    assert await _call(channel, name, [("authorization", f"Bearer {token}")]) == answer
+    assert await _call(channel, name, [("authorization", f"Bearer {token}")], iter([b"", b""])) == answer
 
 
 @pytest.mark.parametrize("name", GUARDED)
