@@ -3,12 +3,14 @@
 **Why it is fast.** A token, session or grant that was revoked is one key in the dict of its kind; a subject or client
 is one generation in another. A lookup is a handful of dict probes, whatever the number of entries. A dict that outgrew
 the processor's caches answers several times slower than a small one: kinds are apart so that a million entries of one
-kind slow one probe and not three. The keys of a token are computed once, when it is first verified, and kept with it.
+kind slow one probe and not three. The keys of a token are computed once, when it is first verified, and kept with it;
+and a token that matched nothing is not looked up again before something is added (`version`).
 
 **Why it cannot grow without bound.** Every entry has a position in the log, and identity names the *floor* in every
 heartbeat: the oldest position that can still match a living token. A token lives fifteen minutes, so an entry is
 dropped about that long after it came. What is held is bounded by (revocations per second) x (longest token life), not
 by history. Entries are kept in the order of their positions, so dropping looks at what it drops and at nothing else.
+What is dropped is dead by identity's clock; a verifier whose own is behind takes identity's word for how late it is.
 
 **Why it is small.** Ids are 128-bit digests as integers, 48 bytes each, whatever the id looked like; values are shared;
 the order costs 16 bytes an entry. At a million entries that is about 110 bytes for each, the dict included (there is a
@@ -24,6 +26,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import count
 
 from rescind.claims import Principal
 from rescind.errors import RevocationKind, RevokedToken
@@ -33,6 +36,8 @@ _MARKED: tuple[EntryKind, ...] = ("token", "session", "grant")  # in this order 
 _SEGMENT = 1024  # keys per segment of the order: large enough to be cheap, small enough to be freed soon
 _SHRINK = 8  # the dict is made anew when it holds less than this part of what it once held
 _MAX_SHARED = 1024  # different causes that are kept once
+
+_versions = count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +88,14 @@ class _Generation:
 
 
 class Denylist:
-    """What is refused. Not thread-safe: one event loop owns it."""
+    """What is refused. Not thread-safe: one event loop owns it.
+
+    `version` is another number after every `add`, and never one that any denylist of this process had before: whoever
+    found no match in a version finds none until it changes.
+    """
 
     def __init__(self) -> None:
+        self.version = next(_versions)
         self._marks: dict[EntryKind, dict[int, str]] = {kind: {} for kind in _MARKED}  # causes
         self._order: deque[_Segment] = deque()
         self._most = dict.fromkeys(_MARKED, 0)  # marks at once, since the dict was last made smaller
@@ -106,6 +116,7 @@ class Denylist:
 
     def add(self, pos: int, entry: Entry, cause: str) -> None:
         """Refuses, from now on, what `entry` matches. Adding it again changes nothing."""
+        self.version = next(_versions)
         if entry.kind == "subject":
             self._raise(self._subjects, pos, entry, cause)
         elif entry.kind == "client":

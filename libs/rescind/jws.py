@@ -8,11 +8,11 @@ segments) and JSON serialization are not cases to handle: they do not parse (RFC
 The payload cannot be read before the signature holds: `UnverifiedJws` has no claims, `verified_claims` returns them.
 """
 
-import base64
 import binascii
 import json
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NoReturn
 
 from cryptography.exceptions import InvalidSignature
@@ -79,16 +79,9 @@ def parse(unverified: str, *, types: frozenset[str], max_bytes: int = MAX_TOKEN_
     if shape is None:
         raise MalformedToken("not three segments of unpadded base64url")
     header_segment, payload_segment, signature_segment = shape.groups()
-    header = _json_object(header_segment)
-    if header.get("alg") != ALGORITHM:
-        raise UntrustedToken("the algorithm is not RS256")
-    if header.keys() != _HEADER_MEMBERS:
-        raise UntrustedToken("the header is not exactly alg, kid and typ")
-    kid, typ = header["kid"], header["typ"]
-    if not isinstance(kid, str) or not 1 <= len(kid) <= MAX_KID or not is_plain(kid):
-        raise MalformedToken("kid is no short printable text")
+    kid, typ = _header(header_segment)
     # Media types are compared without regard to case, "application/" may be left out (RFC 7515 section 4.1.9).
-    if not isinstance(typ, str) or typ.lower().removeprefix("application/") not in types:
+    if typ.lower().removeprefix("application/") not in types:
         raise UntrustedToken("the wrong kind of token")
     return UnverifiedJws(
         kid=kid,
@@ -97,6 +90,22 @@ def parse(unverified: str, *, types: frozenset[str], max_bytes: int = MAX_TOKEN_
         payload=payload_segment,
         signature=_decode(signature_segment),
     )
+
+
+@lru_cache(maxsize=64)  # whatever an issuer signs with one key has one header; what is refused is not remembered
+def _header(segment: str) -> tuple[str, str]:
+    """`kid` and `typ` of a header that is as it must be."""
+    header = _json_object(segment)
+    if header.get("alg") != ALGORITHM:
+        raise UntrustedToken("the algorithm is not RS256")
+    if header.keys() != _HEADER_MEMBERS:
+        raise UntrustedToken("the header is not exactly alg, kid and typ")
+    kid, typ = header["kid"], header["typ"]
+    if not isinstance(kid, str) or not 1 <= len(kid) <= MAX_KID or not is_plain(kid):
+        raise MalformedToken("kid is no short printable text")
+    if not isinstance(typ, str):
+        raise UntrustedToken("typ is no text")
+    return kid, typ
 
 
 def is_plain(text: str) -> bool:
@@ -111,7 +120,7 @@ def _decode(segment: str) -> bytes:
     if over == 1 or (over and segment[-1] not in _CANONICAL_ENDS[over]):
         raise MalformedToken("not canonical base64url")
     try:
-        return base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
+        return binascii.a2b_base64(segment.replace("-", "+").replace("_", "/") + "=" * (-len(segment) % 4))
     except binascii.Error:
         raise MalformedToken("not base64url") from None
 

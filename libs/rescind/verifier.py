@@ -37,12 +37,13 @@ class KnowsRevocations(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Remembered:
     principal: Principal
     keys: TokenKeys
     kid: str
     dies_at: float
+    clean_at: int = 0  # the version of the denylist in which nothing matched
 
 
 class Verifier:
@@ -124,9 +125,12 @@ class Verifier:
             raise RevokedToken("key", "KEY_REVOKED")
         if self._wall() >= known.dies_at or knowledge.at_least >= known.dies_at:
             raise ExpiredToken("expired")
-        refusal = knowledge.denylist.match(known.keys)
-        if refusal is not None:
-            raise refusal
+        denylist = knowledge.denylist
+        if known.clean_at != denylist.version:  # as long as nothing was added, nothing new can match
+            refusal = denylist.match(known.keys)
+            if refusal is not None:
+                raise refusal
+            known.clean_at = denylist.version
         return known.principal
 
     def _judge(self, unverified_token: str) -> _Remembered:

@@ -8,6 +8,7 @@ import jwt
 import pytest
 
 from rescind import (
+    Denylist,
     ExpiredToken,
     Freshness,
     KeysUnavailable,
@@ -281,3 +282,13 @@ def test_a_warm_verification_costs_a_fraction_of_a_decode_and_does_not_grow_with
     full = _processor_seconds(lambda: bench.verifier.verify(token), 1000)
     assert empty < decode / 10
     assert full < empty * 3
+
+
+def test_a_denylist_that_takes_another_ones_place_is_asked_anew(bench: Bench) -> None:
+    token = bench.token(jti="jti")
+    bench.verifier.verify(token)
+    denylist = Denylist()  # as when a new log begins: with as many additions as the one before
+    denylist.add(1, Entry("token", "jti"), "CARRIED_OVER")
+    bench.knowledge.denylist = denylist
+    with pytest.raises(RevokedToken):
+        bench.verifier.verify(token)
