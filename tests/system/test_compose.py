@@ -42,7 +42,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     elsewhere = tmp_path_factory.mktemp("compose") / "elsewhere.yml"
     elsewhere.write_text(_elsewhere())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COMPOSE_PROJECT_NAME", "rescind-test")
+        project = os.environ.get("RESCIND_TEST_COMPOSE_PROJECT", f"rescind-test-{os.getpid()}")
+        patch.setenv("COMPOSE_PROJECT_NAME", project)
         patch.setenv("COMPOSE_FILE", f"docker-compose.yml{os.pathsep}{elsewhere}")
         up = _run("make", "up")
         try:
