@@ -4,7 +4,7 @@ import pytest
 
 from support.requirements import need
 
-pytest_plugins = ["support.containers"]
+pytest_plugins = ["support.containers", "support.redis_servers"]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

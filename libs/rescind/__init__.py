@@ -7,12 +7,13 @@ signed stream of revocations, and knows whether it may have missed one.
         principal = await guard.authenticate(token, scopes=frozenset({"orders:read"}), staleness=BOUNDED(60))
 
 The way of a request: `fastapi` or `grpc` → `guard` → `verifier` → `jws`, `keys`, `claims`, `denylist`.
-The way of a revocation: `redis_source` or `grpc_source` → `feed` → `messages`, `chain` → `denylist`.
+The way of a revocation: `redis_source` or `grpc_source` → `feed` → `chain`, `ledger` → `denylist`.
 `state.Knowledge` is where the two meet. `fastapi`, `grpc`, `redis_source`, `grpc_source`, `connect` and `testing` need
 their extras; everything else needs cryptography and httpx2 alone.
 """
 
 from rescind.claims import Principal
+from rescind.clock import Clock
 from rescind.denylist import Denylist
 from rescind.errors import (
     CannotTell,
@@ -28,9 +29,10 @@ from rescind.errors import (
     UnknownKey,
     UntrustedToken,
 )
-from rescind.feed import Clock, Feed, FeedObserver, LogSource, ReplaySource
+from rescind.feed import Feed, LogSource, ReplaySource
 from rescind.guard import Answer, Guard, GuardObserver, Introspector, NobodyAnswered
 from rescind.keys import KeySet, RemoteKeySet, StaticKeySet, http_fetch
+from rescind.ledger import FeedObserver
 from rescind.policy import BEST_EFFORT, BOUNDED, STRICT, Staleness
 from rescind.state import Freshness, Knowledge
 from rescind.verifier import Verifier

@@ -1,18 +1,18 @@
 """The log as a reader holds it: positions without a gap, each message naming the hash of the one before.
 
 `Chain` is what is held. `Collected` is what a catch-up has read but nobody has vouched for yet: it counts only once its
-last hash is the one that a signed heartbeat names. Then every message in it is what identity signed, without a
-signature being checked for each: another message with the same hash would be a second pre-image of SHA-256.
+last hash is one that a signature vouches for. Then every message in it is what identity signed, without a signature
+being checked for each: another message with the same hash would be a second pre-image of SHA-256.
 """
 
 from dataclasses import dataclass
 
 from rescind.errors import MalformedToken
-from rescind.jws import MAX_MESSAGE_BYTES, UnverifiedJws, parse
+from rescind.jws import MAX_MESSAGE_BYTES, parse
 from rescind.messages import MESSAGE_TYPE, Heartbeat, RevocationMessage, digest, message_from
 
+MESSAGE_TYPES = frozenset({MESSAGE_TYPE})
 RECENT_HASHES = 1024  # positions behind the last that a heartbeat on its way may still name as its head
-_MESSAGE_TYPES = frozenset({MESSAGE_TYPE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,59 +44,81 @@ class Chain:
         known = self._hashes.get(self.position)
         return message.log == self.log and message.pos == self.position + 1 and known in (None, message.prev)
 
+    def contradicts(self, chained: Chained) -> bool:
+        """Whether, at that message's position, another is held; or, if it comes next, another hash than it names."""
+        message = chained.message
+        if message.log != self.log:
+            return False
+        if message.pos == self.position + 1:
+            return not self.follows(chained)
+        return self._hashes.get(message.pos, chained.hash) != chained.hash
+
     def extend(self, chained: Chained) -> None:
         """Takes the message that follows."""
         self.position = chained.message.pos
         self._hashes[self.position] = chained.hash
         self._hashes.pop(self.position - RECENT_HASHES, None)
 
-    def satisfies(self, heartbeat: Heartbeat) -> bool:
-        """Whether everything up to the heartbeat's head is held, with its hash."""
-        return self.log == heartbeat.log and self.hash_at(heartbeat.head) == heartbeat.hash
 
-    def contradicts(self, heartbeat: Heartbeat) -> bool:
-        """Whether we hold another message at the heartbeat's head than identity does."""
-        known = self.hash_at(heartbeat.head)
-        return self.log == heartbeat.log and known is not None and known != heartbeat.hash
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Messages to be had: all behind position `after`, up to `upto`, whose hash a signature vouches for."""
+
+    log: str
+    after: int
+    upto: int
+    hash: str
 
 
 class Collected:
-    """Messages read in bulk, to follow on `position` of `log`, or to begin at the floor."""
+    """Messages read in bulk, each following on the one before; the first may be any."""
 
-    def __init__(self, log: str, position: int, hash_: str | None) -> None:
-        self.chain = Chain(log, position, hash_)
+    def __init__(self) -> None:
         self.messages: list[Chained] = []
-        self._begins_after: int | None = None  # where it begins if it does not follow on what we hold
+        self._chain = Chain("")
 
-    def add(self, raw: bytes) -> UnverifiedJws | None:
-        """Takes the next message; or returns the heartbeat, its signature not yet checked, that ends a replay.
+    @property
+    def log(self) -> str:
+        """The log they are of; "" while there are none."""
+        return self._chain.log
+
+    @property
+    def position(self) -> int:
+        """The last position collected; 0 while there is none."""
+        return self._chain.position
+
+    def add(self, raw: bytes) -> Heartbeat | None:
+        """Takes the next message; or returns the heartbeat that ends a replay, *its signature not yet checked*.
 
         Raises:
             MalformedToken: it cannot be read, or does not follow on the one before.
             UntrustedToken: it is no message of a log.
         """
-        jws = parse(text_of(raw), types=_MESSAGE_TYPES, max_bytes=MAX_MESSAGE_BYTES)
+        jws = parse(text_of(raw), types=MESSAGE_TYPES, max_bytes=MAX_MESSAGE_BYTES)
         message = message_from(jws.claims_authenticated_otherwise())
         if isinstance(message, Heartbeat):
-            return jws
-        if not self.messages and (message.log != self.chain.log or message.pos != self.chain.position + 1):
-            self._begins_after = message.pos - 1
-            self.chain = Chain(message.log, self._begins_after)
+            return message
+        if not self.messages:
+            self._chain = Chain(message.log, message.pos - 1)
         chained = Chained(message, digest(raw))
-        if not self.chain.follows(chained):
+        if not self._chain.follows(chained):
             raise MalformedToken("does not follow on the message before")
-        self.chain.extend(chained)
+        self._chain.extend(chained)
         self.messages.append(chained)
         return None
 
-    def closes_in(self, heartbeat: Heartbeat) -> bool:
-        """Whether this is all that the signed heartbeat speaks of. Only then may it be applied."""
-        if heartbeat.floor > heartbeat.head and not self.messages:
-            # Nothing alive: whatever we lack is dead.
-            self.chain = Chain(heartbeat.log, heartbeat.head, heartbeat.hash)
-            return True
-        from_the_floor = self._begins_after is None or self._begins_after < heartbeat.floor
-        return from_the_floor and self.chain.position == heartbeat.head and self.chain.satisfies(heartbeat)
+    def fills(self, missing: Missing) -> bool:
+        """Whether this is all of what was missing, and what the signature vouches for. Only then may it be applied.
+
+        It may begin earlier than asked for, never later: what lies before its first message would be hidden.
+        """
+        return (
+            bool(self.messages)
+            and self._chain.log == missing.log
+            and self.messages[0].message.pos <= missing.after + 1
+            and self._chain.hash_at(missing.upto) == missing.hash
+            and self._chain.position == missing.upto
+        )
 
 
 def text_of(raw: bytes) -> str:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 import grpc.aio
 
 from rescind.client_credentials import ClientCredentials
-from rescind.feed import Feed, FeedObserver
+from rescind.feed import Feed
 from rescind.grpc_source import CHANNEL_OPTIONS, GrpcIdentity
 from rescind.guard import Guard, GuardObserver
 from rescind.keys import RemoteKeySet, http_fetch
+from rescind.ledger import FeedObserver
 from rescind.redis_source import RedisSource
 from rescind.verifier import Verifier
 

@@ -117,8 +117,9 @@ class Denylist:
         else:
             self._mark(pos, entry, cause)
 
-    def drop_below(self, floor: int) -> None:
-        """Forgets what came at positions below `floor`: it can match no living token."""
+    def drop_below(self, floor: int) -> bool:
+        """Forgets what came at positions below `floor`: it can match no living token. True if there was anything."""
+        held = len(self)
         for pos, key in self._pop_below(floor):
             again = self._again.get(key)
             if again is not None:
@@ -133,10 +134,11 @@ class Denylist:
         order = self._generation_order
         while order and order[0][0] < floor:
             pos, kind, id_ = order.popleft()
-            held = self._subjects if kind == "subject" else self._clients
-            generation = held.get(id_)
+            generations = self._subjects if kind == "subject" else self._clients
+            generation = generations.get(id_)
             if generation is not None and generation.pos <= pos:
-                del held[id_]
+                del generations[id_]
+        return len(self) < held
 
     def match(self, keys: TokenKeys) -> RevokedToken | None:
         """The refusal if any entry matches, else None."""

@@ -3,7 +3,7 @@
 The messages are generated from identity's contract and carried in `_wire`, so this library needs no package of ours.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -57,7 +57,7 @@ class GrpcIdentity:
             response_deserializer=IntrospectResponse.FromString,
         )
 
-    async def replay(self, log: str, after: int, nonce: str) -> AsyncIterator[bytes]:
+    async def replay(self, log: str, after: int, nonce: str) -> AsyncGenerator[bytes, None]:
         """The messages after `after`, then a heartbeat with `nonce`.
 
         Raises:

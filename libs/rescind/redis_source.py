@@ -9,7 +9,7 @@ comes every second.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -34,7 +34,7 @@ class RedisSource:
             url, socket_timeout=None, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
         )
 
-    async def subscribe(self) -> AsyncIterator[bytes | None]:
+    async def subscribe(self) -> AsyncGenerator[bytes | None, None]:
         """Pushed messages; None first, and whenever the subscription is new; then the last heartbeat that was kept.
 
         Raises:

@@ -21,8 +21,9 @@ class Freshness(Enum):
 class Knowledge:
     """The denylist, the accepted keys, and until when all of it counts as fresh.
 
-    `kids` is None before the first heartbeat. `former_kids` were accepted once and are no more. `fresh_until` is on the
-    monotonic clock, in seconds; minus infinity before the first satisfied heartbeat.
+    `kids` is None before the first heartbeat. `former_kids` were accepted once and are no more. `at_least` is how
+    late it is by identity's clock, at least, in seconds since the epoch. `fresh_until` is on the monotonic clock, in
+    seconds; minus infinity before the first satisfied heartbeat.
     """
 
     log: str = ""
@@ -30,6 +31,7 @@ class Knowledge:
     denylist: Denylist = field(default_factory=Denylist)
     kids: frozenset[str] | None = None
     former_kids: frozenset[str] = frozenset()
+    at_least: float = 0.0
     fresh_until: float = float("-inf")
 
     def freshness(self, monotonic: float) -> Freshness:

@@ -8,7 +8,7 @@ import asyncio
 import base64
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -179,7 +179,7 @@ class MemoryLog:
             for queue in self._subscribers:
                 queue.put_nowait(message)
 
-    async def subscribe(self) -> AsyncIterator[bytes | None]:
+    async def subscribe(self) -> AsyncGenerator[bytes | None, None]:
         """Pushed messages as they come."""
         queue: asyncio.Queue[bytes] = asyncio.Queue()
         self._subscribers.add(queue)
@@ -198,7 +198,7 @@ class MemoryLog:
         positions = [pos for pos in range(first, self.head + 1) if pos not in self.hidden]
         return [self.messages[pos] for pos in positions[:limit]]
 
-    async def replay(self, log: str, after: int, nonce: str) -> AsyncIterator[bytes]:
+    async def replay(self, log: str, after: int, nonce: str) -> AsyncGenerator[bytes, None]:
         """All messages after `after`, or from the floor, then a heartbeat with `nonce`."""
         if not self.replaying:
             raise ConnectionError("identity is down")

@@ -6,13 +6,12 @@ The first part depends on nothing but the bytes of the token, so it is remembere
 is done at every call.
 """
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Protocol
 
 from rescind.claims import Expectations, Principal, principal_from
+from rescind.clock import Clock
 from rescind.denylist import TokenKeys, keys_of
 from rescind.errors import (
     ExpiredToken,
@@ -63,14 +62,14 @@ class Verifier:
         max_life: int = 3600,
         leeway: int = 5,
         remembered: int = 20_000,
-        now: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
+        clock: Clock | None = None,
     ) -> None:
         self._expected = Expectations(issuer, audience, leeway, max_life)
         self._keys = keys
         self._feed = feed
-        self._now = now
-        self._monotonic = monotonic
+        clock = clock or Clock()
+        self._wall = clock.wall
+        self._monotonic = clock.monotonic
         # Two generations of half the bound each: when the young one is full, the old one is let go. What is used is
         # carried over, so this is close to least-recently-used, without a list to maintain at every hit.
         self._half = max(1, remembered // 2)
@@ -123,7 +122,7 @@ class Verifier:
         knowledge = self._feed.knowledge
         if knowledge.kids is not None and known.kid not in knowledge.kids:
             raise RevokedToken("key", "KEY_REVOKED")
-        if self._now() >= known.dies_at:
+        if self._wall() >= known.dies_at or knowledge.at_least >= known.dies_at:
             raise ExpiredToken("expired")
         refusal = knowledge.denylist.match(known.keys)
         if refusal is not None:
@@ -133,18 +132,19 @@ class Verifier:
     def _judge(self, unverified_token: str) -> _Remembered:
         jws = parse(unverified_token, types=ACCESS_TOKEN_TYPES)
         knowledge = self._feed.knowledge
-        accepted = knowledge.kids is None or jws.kid in knowledge.kids
-        if not accepted:
-            # Refused before any key is looked for: an invented kid costs nobody a fetch.
+        key = self._keys.key(jws.kid)
+        if knowledge.kids is not None and jws.kid not in knowledge.kids:
             if jws.kid in knowledge.former_kids:
                 raise RevokedToken("key", "KEY_REVOKED")
-            raise UnknownKey("no accepted key of this kid")
-        key = self._keys.key(jws.kid)
+            if key is None:
+                raise UnknownKey("no key of this kid")
+            # The issuer publishes it, but no heartbeat has named it yet: brand new, and we are a moment behind.
+            raise KeysUnavailable("the key is not yet known to be accepted")
         if key is None:
             if self._keys.empty or knowledge.kids is not None:
                 raise KeysUnavailable("the key is accepted, but this process could not fetch it")
             raise UnknownKey("no key of this kid")
-        principal = principal_from(jws.verified_claims(key), self._expected, self._now())
+        principal = principal_from(jws.verified_claims(key), self._expected, max(self._wall(), knowledge.at_least))
         return _Remembered(
             principal=principal,
             keys=keys_of(principal),

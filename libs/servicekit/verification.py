@@ -5,6 +5,7 @@ Service(..., background=[verification.guard.run], readiness=verification.readine
         on_stop=[verification.aclose], interceptors=[verification.interceptor(rules)])
 """
 
+import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, NoReturn
@@ -15,19 +16,28 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from pydantic import BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode
 
+from rescind import (
+    BEST_EFFORT,
+    BOUNDED,
+    STRICT,
+    Feed,
+    FeedObserver,
+    Freshness,
+    Guard,
+    GuardObserver,
+    RemoteKeySet,
+    RescindError,
+    Staleness,
+    Verifier,
+    http_fetch,
+)
 from rescind.client_credentials import ClientCredentials
 from rescind.connect import IDENTITY_AUDIENCE
-from rescind.errors import RescindError
-from rescind.feed import Feed, FeedObserver
 from rescind.grpc import PUBLIC, GuardInterceptor, Rule
 from rescind.grpc_source import CHANNEL_OPTIONS, GrpcIdentity
-from rescind.guard import Guard, GuardObserver
-from rescind.keys import RemoteKeySet, http_fetch
-from rescind.policy import BEST_EFFORT, BOUNDED, STRICT, Staleness
 from rescind.redis_source import RedisSource
-from rescind.state import Freshness
-from rescind.verifier import Verifier
 from servicekit.lifecycle import Readiness
 from servicekit.metrics import Metrics
 from servicekit.rpc import Context
@@ -51,12 +61,15 @@ def staleness_from(value: object) -> object:
     if value == "best_effort":
         return BEST_EFFORT
     try:
-        return BOUNDED(float(value))
+        seconds = float(value)
     except ValueError:
-        raise ValueError("must be strict, best_effort, or a number of seconds") from None
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise ValueError("must be strict, best_effort, or a number of seconds")
+    return BOUNDED(seconds)
 
 
-StalenessSetting = Annotated[Staleness, BeforeValidator(staleness_from)]
+StalenessSetting = Annotated[Staleness, NoDecode, BeforeValidator(staleness_from)]  # a word, not JSON
 
 
 class VerifierSettings(CommonSettings):

@@ -16,7 +16,7 @@ from identity import pages
 from identity.authority import bearer
 from identity.domain import IDENTITY_AUDIENCE
 from identity.keyring import Purpose
-from identity.oauth.metadata import provider_metadata, server_metadata
+from identity.oauth.metadata import metadata
 from identity.oauth.requests import OAuthRequest
 from identity.oauth.server import Answer, RolledBack, Server
 from identity.signin import person
@@ -76,13 +76,10 @@ def _published(web: Web) -> APIRouter:
     router = APIRouter()
     issuer = web.issuer.issuer
 
-    @router.get("/.well-known/oauth-authorization-server")
-    async def oauth_metadata() -> JSONResponse:
-        return JSONResponse(server_metadata(issuer), headers=_METADATA_MAY_BE_KEPT)
-
     @router.get("/.well-known/openid-configuration")
-    async def openid_metadata() -> JSONResponse:
-        return JSONResponse(provider_metadata(issuer), headers=_METADATA_MAY_BE_KEPT)
+    @router.get("/.well-known/oauth-authorization-server")
+    async def discovery() -> JSONResponse:
+        return JSONResponse(metadata(issuer), headers=_METADATA_MAY_BE_KEPT)
 
     async def keys(purpose: Purpose) -> JSONResponse:
         jwks = await web.database.read(lambda tx: web.issuer.keyring.jwks(tx, purpose))

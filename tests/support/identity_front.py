@@ -3,35 +3,27 @@
 Redis is not behind it: `pushed` counts how often the routes asked for what was committed to be pushed.
 """
 
+import base64
 import hashlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import httpx2
 from argon2 import PasswordHasher
 from fastapi import FastAPI
-from sqlalchemy import Row, select
+from sqlalchemy import Connection, Row, select
 
 from devstack.flow import Browser, OAuthClient
-from identity import rest
-from identity.forms import Forms
-from identity.introspection import Introspector
-from identity.issuing import Issuer, Lives
-from identity.keyring import KeyRing, NewKey, generate
+from identity.app import Parts, assemble, build
+from identity.keyring import NewKey, generate
 from identity.passwords import Passwords
-from identity.publisher import Publisher
-from identity.revocations import RevocationLog
-from identity.sealing import SecretKeys
 from identity.service import Accounts, NewClient, NewUser
-from identity.storage import metadata, revocations, users
-from identity.views import Views
-from identity.web import Web
+from identity.settings import Settings
+from identity.storage import revocations, users
 from servicekit.database import Database
-from servicekit.http import create_app
-from servicekit.metrics import Metrics
 
 ISSUER = "http://localhost:8001"
 PASSWORD = "correct-horse-battery-staple"
@@ -115,7 +107,6 @@ class Front:
     database: Database
     clock: Clock
     accounts: Accounts
-    issuer: Issuer
     pushed: list[int] = field(default_factory=list)
 
     def browser(self) -> Browser:
@@ -141,73 +132,77 @@ class Front:
         return self.database.run_sync(work)
 
 
-class _Pushes:
-    def __init__(self, pushed: list[int]) -> None:
-        self._pushed = pushed
-
-    async def publish_pending(self) -> None:
-        self._pushed.append(1)
-
-    beat_now = publish_pending
-
-
 # Keys take 100 ms each to make, and tests need many databases.
 _keys: list[NewKey] = []
 
 
-def _a_key(used: list[int]) -> NewKey:
-    used.append(1)
-    while len(_keys) < len(used):
-        _keys.append(generate())
-    return _keys[len(used) - 1]
+def _keys_drawn_in_turn() -> Callable[[], NewKey]:
+    drawn = iter(range(1000))
+
+    def draw() -> NewKey:
+        number = next(drawn)
+        while len(_keys) <= number:
+            _keys.append(generate())
+        return _keys[number]
+
+    return draw
+
+
+def front_settings(database_url: str, **changes: Any) -> Settings:
+    """Settings of an identity behind which there is no Redis, unless `changes` name one."""
+    values = {
+        "issuer": ISSUER,
+        "database_url": database_url,
+        "redis_url": "redis://127.0.0.1:1",
+        "secret_keys": "k1:" + base64.b64encode(secrets.token_bytes(32)).decode(),
+        "publish_wait_ms": 0,
+        "http_port": 0,
+        "grpc_port": 0,
+        "metrics_port": 0,
+    }
+    return Settings(**(values | changes))
+
+
+def quick_passwords() -> Passwords:
+    """Argon2id at next to no cost: for tests that are not about it."""
+    hasher = PasswordHasher(memory_cost=8, time_cost=1, parallelism=1)
+    return Passwords(entropy=secrets.token_bytes, hasher=hasher, waiting_limit=1000)
+
+
+async def seed(parts: Parts) -> None:
+    """Adds the people and the clients."""
+    hashed = parts.passwords.hash_blocking(PASSWORD)
+
+    def work(tx: Connection) -> None:
+        for email, roles in ((ALICE, ()), (BOB, ()), (ADMIN, ("admin",))):
+            parts.accounts.add_user(tx, NewUser(email, email.partition("@")[0].title(), hashed, roles))
+        for client in CLIENTS:
+            parts.accounts.add_client(tx, client)
+
+    await parts.database.run(work)
 
 
 @asynccontextmanager
-async def identity_front(database_url: str, *, lives: Lives | None = None) -> AsyncIterator[Front]:
-    """An identity with the seeded people and clients, on a new database."""
+async def identity_front(database_url: str, **changes: Any) -> AsyncIterator[Front]:
+    """An identity with the seeded people and clients, on a new database; `changes` are settings."""
     clock = Clock()
-    database = Database(database_url, now=clock)
+    parts = assemble(
+        front_settings(database_url, **changes),
+        now=clock,
+        make_key=_keys_drawn_in_turn(),
+        passwords=quick_passwords(),
+    )
+    pushed: list[int] = []
+
+    async def push() -> None:
+        pushed.append(1)
+
+    parts.publisher.publish_pending = push  # type: ignore[method-assign]
     try:
-        metadata.create_all(database.engine)
-        secret_keys = SecretKeys((("k1", secrets.token_bytes(32)),), entropy=secrets.token_bytes)
-        used: list[int] = []
-        keyring = KeyRing(secret_keys, now=database.now, leeway=5, spare_age=0, make_key=lambda: _a_key(used))
-        log = RevocationLog(keyring, issuer=ISSUER, leeway=5, now=database.now, entropy=secrets.token_bytes)
-        lives = lives or Lives()
-        issuer = Issuer(ISSUER, lives, keyring, log, secret_keys, database.now, secrets.token_bytes)
-        passwords = Passwords(
-            entropy=secrets.token_bytes,
-            hasher=PasswordHasher(memory_cost=8, time_cost=1, parallelism=1),
-            waiting_limit=1000,
-        )
-        pushed: list[int] = []
-        pushes = cast("Publisher", _Pushes(pushed))
-        accounts = Accounts(database, log, pushes, passwords, secrets.token_bytes)
-        hashed = passwords.hash_blocking(PASSWORD)
-
-        def seed(tx: Any) -> None:
-            log.found(tx, longest_life=lives.access_token * 1000)
-            for email, roles in ((ALICE, ()), (BOB, ()), (ADMIN, ("admin",))):
-                accounts.add_user(tx, NewUser(email, email.partition("@")[0].title(), hashed, roles))
-            for client in CLIENTS:
-                accounts.add_client(tx, client)
-
-        database.run_sync(seed)
-        introspector = Introspector(keyring, issuer=ISSUER, leeway=5, now=database.now)
-        web = Web(
-            database,
-            issuer,
-            accounts,
-            passwords,
-            introspector,
-            Forms(secret_keys.form_keys),
-            Views(),
-            pushes.publish_pending,
-        )
-        app = create_app("identity", Metrics())
-        rest.install(app, web)
-        transport = httpx2.ASGITransport(app)
-        async with httpx2.AsyncClient(transport=transport, base_url=ISSUER) as http:
-            yield Front(app, http, database, clock, accounts, issuer, pushed)
+        await parts.found()
+        await seed(parts)
+        app = build(parts.settings, parts=parts).http
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url=ISSUER) as http:
+            yield Front(app, http, parts.database, clock, parts.accounts, pushed)
     finally:
-        await database.dispose()
+        await parts.close()

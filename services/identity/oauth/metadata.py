@@ -6,8 +6,8 @@ from identity.oauth.clients import CONFIDENTIAL
 from identity.oauth.server import SCOPES
 
 
-def server_metadata(issuer: str) -> dict[str, Any]:
-    """The document at /.well-known/oauth-authorization-server (RFC 8414 section 2)."""
+def metadata(issuer: str) -> dict[str, Any]:
+    """The one document behind both well-known paths (RFC 8414 section 2, OpenID Connect Discovery 1.0 section 3)."""
     return {
         "issuer": issuer,
         "authorization_endpoint": f"{issuer}/authorize",
@@ -24,13 +24,6 @@ def server_metadata(issuer: str) -> dict[str, Any]:
         "introspection_endpoint_auth_methods_supported": [*CONFIDENTIAL],
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": True,
-    }
-
-
-def provider_metadata(issuer: str) -> dict[str, Any]:
-    """The document at /.well-known/openid-configuration (OpenID Connect Discovery 1.0 section 3)."""
-    return {
-        **server_metadata(issuer),
         "userinfo_endpoint": f"{issuer}/userinfo",
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["RS256"],

