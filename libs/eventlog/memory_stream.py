@@ -75,7 +75,7 @@ class MemoryStream:
             self._wake()
         return self._last
 
-    async def acknowledged(self, required: Collection[str]) -> Acknowledged | None:
+    async def trim(self, required: Collection[str]) -> Acknowledged | None:
         """See `Stream`."""
         if not self._groups or not set(required) <= self._groups.keys():
             return None
@@ -89,13 +89,13 @@ class MemoryStream:
             if (letters := self._letters.get(name)) is not None
             for position in (*(d.position for d in letters.dead.values()), *(p for p, _ in letters.redriven.values()))
         ]
+        for position in [p for p in self._entries if p <= floor]:
+            del self._entries[position]
         return Acknowledged(floor, min([floor, *(position - 1 for position in dead)]))
 
-    async def trim(self, acknowledged: Acknowledged) -> None:
+    async def announce(self, settled: int) -> None:
         """See `Stream`."""
-        for position in [p for p in self._entries if p <= acknowledged.floor]:
-            del self._entries[position]
-        self._settled = acknowledged.settled
+        self._settled = settled
 
     def group(self, name: str) -> "MemoryGroup":
         """See `Stream`."""

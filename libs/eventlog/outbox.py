@@ -177,14 +177,15 @@ class Outbox:
         `above` is the last position of the stream. It exceeds the head only when SQL went back in time (a restored
         backup): then the positions between are taken by events that SQL has forgotten, and are never given twice.
         """
-        head = self._locked_head(tx)
-        if head is None:
+        state = self._locked_state(tx)
+        if state is None:
             return None
         events = self._events
         waiting = tx.execute(
             select(events.c.id).where(events.c.position.is_(None)).order_by(events.c.id).limit(limit)
         ).scalars()
-        head = max(head, above)
+        # `settled` too may exceed the head of a database that went back: such a position would never be appended.
+        head = max(state.head, state.settled, above)
         # In one aggregate a smaller id was committed earlier: the counter row saw to it. What is seen here of an
         # aggregate is therefore a beginning of what it has, and is placed in its order.
         placed = [{"row": row, "place": head + n} for n, row in enumerate(waiting, 1)]
@@ -236,10 +237,11 @@ class Outbox:
         )
         return int(tx.execute(statement).scalar_one())
 
-    def _locked_head(self, tx: Connection) -> int | None:
-        query = select(self._state.c.head).where(self._state.c.stream == self.stream).with_for_update(skip_locked=True)
-        head = tx.execute(query).scalar_one_or_none()
-        if head is not None:
-            return int(head)
+    def _locked_state(self, tx: Connection) -> Standing | None:
+        query = select(self._state.c.head, self._state.c.settled).where(self._state.c.stream == self.stream)
+        row = tx.execute(query.with_for_update(skip_locked=True)).one_or_none()
+        if row is not None:
+            return Standing(row.head, row.settled, unplaced=True)
         # Nothing found: the row is locked by another relay, or this is the very first time.
-        return 0 if insert_new(tx, self._state, {"stream": self.stream, "head": 0, "settled": 0}) else None
+        first = insert_new(tx, self._state, {"stream": self.stream, "head": 0, "settled": 0})
+        return Standing(0, 0, unplaced=True) if first else None

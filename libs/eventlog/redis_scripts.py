@@ -33,7 +33,7 @@ return last_of(KEYS[1])
 
 # KEYS: the stream, then dead letters and redriven entries of every group. ARGV: the groups that must be there.
 # The position of a dead letter is in its entry, and there are few: the consumers keep to a limit.
-ACKNOWLEDGED = """
+TRIM = """
 if redis.call('EXISTS', KEYS[1]) == 0 then return false end
 local floor, present = nil, {}
 for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
@@ -57,6 +57,7 @@ for k = 2, #KEYS do
     end
   end
 end
+redis.call('XTRIM', KEYS[1], 'MINID', string.format('%.0f-0', floor + 1))
 return {floor, settled}
 """
 

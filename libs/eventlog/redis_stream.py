@@ -58,7 +58,7 @@ class RedisStream:
         self._blocking = _client(url, LONGEST_WAIT + _ANSWER)
         self._last = self._script(scripts.LAST)
         self._append = self._script(scripts.APPEND)
-        self._acknowledged = self._script(scripts.ACKNOWLEDGED)
+        self._trim = self._script(scripts.TRIM)
 
     def _script(self, source: str) -> Callable[..., Any]:
         return self._now.register_script(source)
@@ -76,7 +76,7 @@ class RedisStream:
         with _failures():
             return int(await self._append(keys=[self.name], args=arguments))
 
-    async def acknowledged(self, required: Collection[str]) -> Acknowledged | None:
+    async def trim(self, required: Collection[str]) -> Acknowledged | None:
         """See `Stream`."""
         with _failures():
             try:
@@ -88,16 +88,13 @@ class RedisStream:
             # A group that joins from here on has no dead letters yet; the script itself looks at all groups.
             names = sorted({*(row["name"].decode() for row in rows), *required})
             keys = [key for name in names for key in _keys(self.name, name)[1:]]
-            answer = await self._acknowledged(keys=[self.name, *keys], args=sorted(required))
+            answer = await self._trim(keys=[self.name, *keys], args=sorted(required))
         return None if answer is None else Acknowledged(int(answer[0]), int(answer[1]))
 
-    async def trim(self, acknowledged: Acknowledged) -> None:
+    async def announce(self, settled: int) -> None:
         """See `Stream`."""
         with _failures():
-            async with self._now.pipeline(transaction=True) as pipeline:
-                pipeline.xtrim(self.name, minid=f"{acknowledged.floor + 1}-0", approximate=False)
-                pipeline.set(_settled_key(self.name), acknowledged.settled)
-                await pipeline.execute()
+            await self._now.set(_settled_key(self.name), settled)
 
     def group(self, name: str) -> "RedisGroup":
         """See `Stream`."""

@@ -25,6 +25,7 @@ from eventlog.stream import Stream, StreamUnavailable
 from servicekit.database import Database
 from servicekit.errors import ServiceError
 
+_FORGET = 1000  # rows deleted in one transaction
 _log = structlog.get_logger("eventlog.relay")
 
 
@@ -105,10 +106,12 @@ class Relay:
             return standing.unplaced
         # What is settled nobody needs again, and SQL may have forgotten it.
         begin = max(last, standing.settled)
-        rows = await self._database.read(lambda tx: self._outbox.after(tx, begin, self._pace.batch))
+        rows, at = await self._database.read(
+            lambda tx: (self._outbox.after(tx, begin, self._pace.batch), self._database.now(tx))
+        )
         if not rows:
             return False  # all that the stream lacks is settled
-        now = await self._append(last, rows)
+        now = await self._append(last, rows, at)
         self._metrics.behind.labels(self._stream.name).set(max(0, head - now))
         return now < head or standing.unplaced
 
@@ -118,27 +121,28 @@ class Relay:
         Raises:
             StreamUnavailable, ServiceError.
         """
-        acknowledged = await self._stream.acknowledged(self._required)
+        acknowledged = await self._stream.trim(self._required)
         if acknowledged is not None:
             standing = await self._database.read(self._outbox.standing)
-            if acknowledged.settled > standing.settled:
-                await self._database.run(lambda tx: self._outbox.settle(tx, acknowledged.settled))
-            # SQL first: what the stream has dropped, SQL must not offer it again.
-            await self._stream.trim(acknowledged)
-            self._metrics.unsettled.labels(self._stream.name).set(max(0, standing.head - acknowledged.settled))
+            settled = max(standing.settled, acknowledged.settled)
+            if settled > standing.settled:
+                await self._database.run(lambda tx: self._outbox.settle(tx, settled))
+            # SQL first: on this word the readers forget what they have handled, so it must not come again.
+            await self._stream.announce(settled)
+            self._metrics.unsettled.labels(self._stream.name).set(max(0, standing.head - settled))
 
         def forget(tx: Connection) -> int:
-            return self._outbox.forget(tx, before=self._database.now(tx) - round(self._pace.retention * 1000))
+            before = self._database.now(tx) - round(self._pace.retention * 1000)
+            return self._outbox.forget(tx, before=before, limit=_FORGET)
 
-        while await self._database.run(forget):
+        while await self._database.run(forget) == _FORGET:
             pass
 
-    async def _append(self, last: int, rows: list[Placed]) -> int:
+    async def _append(self, last: int, rows: list[Placed], at: int) -> int:
         now = await self._stream.append(last, [(row.position, row.envelope) for row in rows])
         if now == rows[-1].position:
             self._highest = max(self._highest, now)
             self._metrics.published.labels(self._stream.name).inc(len(rows))
-            at = await self._database.read(self._database.now)
             delay = self._metrics.delay.labels(self._stream.name)
             for row in rows:
                 delay.observe(max(0, at - row.created_at) / 1000)

@@ -61,7 +61,7 @@ class Due:
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
     """How far all groups are. At or below `floor` nothing waits or is pending; at or below `settled`, moreover, nothing
-    lies in the dead letters."""
+    lies in the dead letters: a stream that is lost loses those too, and they must come again."""
 
     floor: int
     settled: int
@@ -158,11 +158,14 @@ class Stream(Protocol):
         Returns the last position as it is then.
         """
 
-    async def acknowledged(self, required: Collection[str]) -> Acknowledged | None:
-        """How far all groups are; None as long as there is none, or one of `required` is missing."""
+    async def trim(self, required: Collection[str]) -> Acknowledged | None:
+        """Drops, in one step, what all groups have acknowledged, and tells how far they are.
 
-    async def trim(self, acknowledged: Acknowledged) -> None:
-        """Drops what lies at or below `floor`, and announces `settled`."""
+        None, and nothing is dropped, as long as there is no group, or one of `required` is missing.
+        """
+
+    async def announce(self, settled: int) -> None:
+        """Tells the groups that nothing at or below `settled` will be appended again."""
 
     def group(self, name: str) -> Group:
         """The group of that name, whether it exists or not."""
