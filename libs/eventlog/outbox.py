@@ -242,6 +242,9 @@ class Outbox:
         row = tx.execute(query.with_for_update(skip_locked=True)).one_or_none()
         if row is not None:
             return Standing(row.head, row.settled, unplaced=True)
-        # Nothing found: the row is locked by another relay, or this is the very first time.
+        # Nothing found: the row is locked by another relay, or this is the very first time. Not left to ON CONFLICT
+        # to find out: PostgreSQL waits there for whoever is changing the row.
+        if tx.execute(query).one_or_none() is not None:
+            return None
         first = insert_new(tx, self._state, {"stream": self.stream, "head": 0, "settled": 0})
         return Standing(0, 0, unplaced=True) if first else None
