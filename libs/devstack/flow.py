@@ -10,6 +10,8 @@ The demo story and the tests go through identity's front door with it, as a stra
 Two things in it are not as in any client. The redirect to the client is read from the Location header and not
 followed, so nobody has to listen there. And cookies are kept by hand: browsers send `Secure` cookies to
 http://localhost, Python's cookie jars do not.
+
+It is one file, though a long one, so that it can be read and copied whole.
 """
 
 import base64

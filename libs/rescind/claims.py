@@ -82,8 +82,8 @@ def principal_from(claims: Mapping[str, Any], expected: Expectations, now: float
         raise ExpiredToken("not valid yet")
     subject, client_id = _text(claims, "sub"), _text(claims, "client_id")
     is_user = subject.startswith(USER_PREFIX)
-    if not is_user and not subject.startswith(SERVICE_PREFIX):
-        raise UntrustedToken("the subject is neither a person nor a service")
+    if not is_user and subject != SERVICE_PREFIX + client_id:
+        raise UntrustedToken("the subject is neither a person nor this client")
     if not is_user and any(name in claims for name in ("gid", "gen", "sid", "auth_time")):
         raise UntrustedToken("a service's token carries a person's claims")
     return Principal(

@@ -1,12 +1,13 @@
 """A service's own access token (RFC 6749 section 4.4), to ask identity with."""
 
 import asyncio
-import time
 from collections.abc import Callable
 
 import httpx2
 
+from rescind.clock import since_boot
 from rescind.guard import NobodyAnswered
+from rescind.keys import tls_context
 
 
 class ClientCredentials:
@@ -24,7 +25,7 @@ class ClientCredentials:
         resource: str,
         timeout: float = 2.0,
         early: float = 60.0,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = since_boot,
     ) -> None:
         self._endpoint = token_endpoint
         self._auth = httpx2.BasicAuth(client_id, client_secret)
@@ -63,7 +64,7 @@ class ClientCredentials:
     async def _fetch(self) -> None:
         asked_at = self._monotonic()
         try:
-            async with httpx2.AsyncClient(timeout=self._timeout, trust_env=False) as client:
+            async with httpx2.AsyncClient(timeout=self._timeout, trust_env=False, verify=tls_context()) as client:
                 response = await client.post(self._endpoint, data=self._form, auth=self._auth)
         except httpx2.HTTPError as failure:
             raise NobodyAnswered(type(failure).__name__) from None

@@ -29,6 +29,7 @@ from rescind.errors import RevocationKind, RevokedToken
 from rescind.messages import ENTRY_KINDS, Entry, EntryKind
 
 _SEGMENT = 1024  # keys per segment of the order: large enough to be cheap, small enough to be freed soon
+_SHRINK = 8  # the dict is made anew when it holds less than this part of what it once held
 _MAX_SHARED = 1024  # different (kind, cause) pairs that share their value
 
 
@@ -93,6 +94,7 @@ class Denylist:
     def __init__(self) -> None:
         self._marks: dict[int, _Mark] = {}
         self._order: deque[_Segment] = deque()
+        self._most = 0  # marks at once, since the dict was last made smaller
         self._again: dict[int, int] = {}  # keys that came more than once: their latest position
         self._shared: dict[tuple[EntryKind, str], _Mark] = {}
         self._subjects: dict[str, _Generation] = {}
@@ -129,6 +131,10 @@ class Denylist:
             mark = self._marks.pop(key, None)
             if mark is not None:
                 self._counts[mark.kind] -= 1
+        if len(self._marks) * _SHRINK < self._most:
+            # A dict never gives back what it once needed; after a storm of revocations, this does.
+            self._marks = dict(self._marks)
+            self._most = len(self._marks)
         if not self._marks:
             self._shared.clear()
         order = self._generation_order
@@ -173,6 +179,7 @@ class Denylist:
                 self._shared.clear()
             self._marks[key] = self._shared.setdefault((entry.kind, cause), _Mark(entry.kind, cause))
             self._counts[entry.kind] += 1
+            self._most = max(self._most, len(self._marks))
         if not self._order or len(self._order[-1].keys) >= _SEGMENT:
             self._order.append(_Segment())
         segment = self._order[-1]

@@ -28,7 +28,7 @@ from rescind.state import Freshness, Knowledge
 
 PAGE = 200  # messages per read of the log
 READ_TIMEOUT = 2.0  # seconds for one page
-REPLAY_TIMEOUT = 30.0  # seconds for a whole replay: some 100,000 messages
+STALL_TIMEOUT = 2.0  # seconds for the next message of a replay
 LOOK_EVERY = 1.0  # seconds: how often an unreadable push is worth a look at the log
 DISTRUST = 10.0  # seconds for which a log that did not fit what identity signed is left alone
 
@@ -215,10 +215,7 @@ class Feed:
         asked_at = self._clock.monotonic()
         collected = Collected()
         try:
-            async with (
-                asyncio.timeout(REPLAY_TIMEOUT),
-                contextlib.aclosing(replay.replay(log, position, nonce)) as answer,
-            ):
+            async with contextlib.aclosing(replay.replay(log, position, nonce)) as answer:
                 heartbeat = await self._read_answer(answer, collected, nonce)
         except TokenRefused as refusal:
             self._observer.unreadable(f"in a replay: {refusal}")
@@ -237,7 +234,11 @@ class Feed:
         self._ledger.confirm(heard)
 
     async def _read_answer(self, answer: AsyncGenerator[bytes, None], collected: Collected, nonce: str) -> Heartbeat:
-        async for raw in answer:
+        while True:
+            async with asyncio.timeout(STALL_TIMEOUT):
+                raw = await anext(answer, None)
+            if raw is None:
+                raise UntrustedToken("it has no heartbeat at its end")
             if collected.add(raw) is None:
                 if len(collected.messages) % TURN == 0:
                     await asyncio.sleep(0)
@@ -250,7 +251,6 @@ class Feed:
             if isinstance(message, Heartbeat) and message.nonce == nonce:
                 return message
             raise UntrustedToken("the heartbeat does not repeat our nonce")
-        raise UntrustedToken("it has no heartbeat at its end")
 
     def _verified(self, raw: bytes) -> RevocationMessage | Heartbeat:
         jws = parse(text_of(raw), types=MESSAGE_TYPES, max_bytes=MAX_MESSAGE_BYTES)

@@ -3,8 +3,8 @@
 The messages are generated from identity's contract and carried in `_wire`, so this library needs no package of ours.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncGenerator
+from typing import Any, Protocol
 
 import grpc
 import grpc.aio
@@ -25,25 +25,36 @@ CHANNEL_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.keepalive_timeout_ms", 5_000),
 ]
 
-AccessToken = Callable[[], Awaitable[str]]
+
+class AccessTokens(Protocol):
+    """Where this process's own tokens for identity come from (`rescind.client_credentials`)."""
+
+    async def __call__(self) -> str:
+        """A token that is good for a while."""
+        ...
+
+    def forget(self) -> None:
+        """That one was refused: the next call gives another."""
+        ...
 
 
 class GrpcIdentity:
     """A `ReplaySource` and an `Introspector` on one channel to identity.
 
-    `access_token` gives a token for identity each time (`rescind.client_credentials`). Deadlines are seconds:
-    `introspect_timeout` for one answer, `replay_timeout` for a whole replay.
+    `access_tokens` gives the token of this process for identity; one that is refused (its key was revoked, say) is
+    replaced, once a call. Deadlines are seconds: `introspect_timeout` for one answer, `replay_timeout` for a whole
+    replay.
     """
 
     def __init__(
         self,
         channel: grpc.aio.Channel,
-        access_token: AccessToken,
+        access_tokens: AccessTokens,
         *,
         introspect_timeout: float = 1.0,
-        replay_timeout: float = 15.0,
+        replay_timeout: float = 30.0,
     ) -> None:
-        self._access_token = access_token
+        self._access_tokens = access_tokens
         self._introspect_timeout = introspect_timeout
         self._replay_timeout = replay_timeout
         self._replay = channel.unary_stream(
@@ -61,18 +72,21 @@ class GrpcIdentity:
         """The messages after `after`, then a heartbeat with `nonce`.
 
         Raises:
+            NobodyAnswered: there is no token to ask with, because the token endpoint cannot be reached.
             grpc.aio.AioRpcError: identity did not answer, or refused.
         """
-        call = self._replay(
-            ReplayRequest(log=log, after=after, nonce=nonce),
-            timeout=self._replay_timeout,
-            metadata=await self._metadata(),
-        )
-        try:
-            async for response in call:
-                yield response.message
-        finally:
-            call.cancel()
+        request = ReplayRequest(log=log, after=after, nonce=nonce)
+        for last_try in (False, True):
+            call = self._replay(request, timeout=self._replay_timeout, metadata=await self._metadata())
+            try:
+                async for response in call:
+                    yield response.message
+                return
+            except grpc.aio.AioRpcError as failure:
+                if last_try or not self._token_was_refused(failure):
+                    raise
+            finally:
+                call.cancel()
 
     async def introspect(self, unverified_token: str) -> Answer:
         """What identity's database says of a token.
@@ -81,17 +95,30 @@ class GrpcIdentity:
             NobodyAnswered: identity is unreachable or too slow.
             grpc.aio.AioRpcError: it answered, with an error.
         """
+        request = IntrospectRequest(token=unverified_token)
         try:
-            response = await self._introspect(
-                IntrospectRequest(token=unverified_token),
-                timeout=self._introspect_timeout,
-                metadata=await self._metadata(),
-            )
+            try:
+                answer = await self._introspect_once(request)
+            except grpc.aio.AioRpcError as failure:
+                if not self._token_was_refused(failure):
+                    raise
+                answer = await self._introspect_once(request)
         except grpc.aio.AioRpcError as failure:
             if failure.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                 raise NobodyAnswered(failure.code().name) from None
             raise
+        return answer
+
+    async def _introspect_once(self, request: IntrospectRequest) -> Answer:
+        metadata = await self._metadata()
+        response = await self._introspect(request, timeout=self._introspect_timeout, metadata=metadata)
         return Answer(active=response.active, reason=response.reason)
 
+    def _token_was_refused(self, failure: grpc.aio.AioRpcError) -> bool:
+        refused = failure.code() is grpc.StatusCode.UNAUTHENTICATED
+        if refused:
+            self._access_tokens.forget()
+        return refused
+
     async def _metadata(self) -> list[tuple[str, str]]:
-        return [("authorization", f"Bearer {await self._access_token()}")]
+        return [("authorization", f"Bearer {await self._access_tokens()}")]

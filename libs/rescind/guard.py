@@ -57,7 +57,7 @@ class GuardObserver:
 class Guard:
     """Lets requests pass or refuses them. Run it beside your server: `async with guard.running(): ...`.
 
-    `introspector` may be missing: then nobody ever answers.
+    `introspector` may be missing: then nobody ever answers. `ask_timeout` (seconds) bounds what a request waits for it.
     """
 
     def __init__(
@@ -68,12 +68,14 @@ class Guard:
         keys: Iterable[KeySet] = (),
         introspector: Introspector | None = None,
         observer: GuardObserver | None = None,
+        ask_timeout: float = 1.0,
     ) -> None:
         self.verifier = verifier
         self.feed = feed
         self._keys = [keyset for keyset in keys if isinstance(keyset, RemoteKeySet)]
         self._introspector = introspector
         self._observer = observer or GuardObserver()
+        self._ask_timeout = ask_timeout
         self._questions = asyncio.Semaphore(MAX_QUESTIONS)
 
     async def authenticate(
@@ -87,22 +89,24 @@ class Guard:
             CannotTell: this process may have missed a revocation for longer than `staleness` allows, or has no keys.
         """
         try:
-            principal, outcome = await self._judge(unverified_token, staleness)
-            if not scopes <= principal.scopes:
-                raise InsufficientScope(scopes)
+            principal, outcome = await self._judge(unverified_token, scopes, staleness)
         except RescindError as refusal:
             self._observer.decided(refusal.reason)
             raise
         self._observer.decided(outcome)
         return principal
 
-    async def _judge(self, unverified_token: str, staleness: Staleness) -> tuple[Principal, str]:
+    async def _judge(
+        self, unverified_token: str, scopes: frozenset[str], staleness: Staleness
+    ) -> tuple[Principal, str]:
         try:
             principal = self.verifier.verify_unless_revoked_later(unverified_token)
         except (UnknownKey, KeysUnavailable):
             # The key set may be behind: one fetch, shared and cooled down, and one more look.
             await asyncio.gather(*(keyset.refresh() for keyset in self._keys))
             principal = self.verifier.verify_unless_revoked_later(unverified_token)
+        if not scopes <= principal.scopes:
+            raise InsufficientScope(scopes)  # whatever else is true of it, and before anybody is asked
         freshness = self.verifier.freshness()
         if freshness is Freshness.FRESH:
             return principal, "ACCEPTED"
@@ -114,25 +118,30 @@ class Guard:
         try:
             answer = await self._ask(unverified_token)
         except NobodyAnswered:
-            if freshness is Freshness.STALE and self.verifier.stale_for() <= staleness.seconds:
-                return principal, "ACCEPTED_STALE"
-            raise NotFresh(f"revocations are {freshness.value}, and nobody answers") from None
-        if not answer.active:
-            raise TokenRefused("the issuer refuses it", reason=answer.reason or None)
-        return principal, "ACCEPTED_BY_ISSUER"
+            stale_for = self.verifier.stale_for()  # infinite while SYNCING
+            if staleness.kind == "best_effort" or stale_for > staleness.seconds:
+                raise NotFresh(f"revocations are {freshness.value}, and nobody answers") from None
+            outcome = "ACCEPTED_STALE"
+        else:
+            if not answer.active:
+                raise TokenRefused("the issuer refuses it", reason=answer.reason or None)
+            outcome = "ACCEPTED_BY_ISSUER"
+        # Meanwhile this process may have learned better.
+        return self.verifier.verify_unless_revoked_later(unverified_token), outcome
 
     async def _ask(self, unverified_token: str) -> Answer:
         if self._introspector is None:
             raise NobodyAnswered("there is nobody to ask")
-        if self._questions.locked():
-            raise NotFresh("revocations are behind, and too many questions are under way")
-        async with self._questions:
-            try:
+        try:
+            # Waiting in line counts: whoever gets no turn in time has no answer either.
+            async with asyncio.timeout(self._ask_timeout), self._questions:
                 return await self._introspector.introspect(unverified_token)
-            except (NobodyAnswered, RescindError):
-                raise
-            except Exception as failure:  # an error is an answer too, and not a yes
-                raise NotFresh(f"asking the issuer failed: {type(failure).__name__}") from None
+        except TimeoutError:
+            raise NobodyAnswered(f"no answer in {self._ask_timeout} s") from None
+        except (NobodyAnswered, RescindError):
+            raise
+        except Exception as failure:  # an error is an answer too, and not a yes
+            raise NotFresh(f"asking the issuer failed: {type(failure).__name__}") from None
 
     async def run(self) -> None:
         """Keeps knowledge and keys current until cancelled."""

@@ -11,14 +11,16 @@ import asyncio
 import base64
 import json
 import logging
-import time
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
 from types import MappingProxyType
 from typing import Any, Protocol
 
 import httpx2
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
 
+from rescind.clock import since_boot
 from rescind.jws import ALGORITHM, MAX_KID, is_plain
 
 MIN_KEY_BITS = 2048
@@ -63,12 +65,21 @@ class StaticKeySet:
         """Does nothing: these keys never change."""
 
 
+@cache
+def tls_context() -> ssl.SSLContext:
+    """The one TLS context of this process. Loading the certificates takes tens of milliseconds of the event loop."""
+    return ssl.create_default_context()
+
+
 def http_fetch(url: str, *, timeout: float = 2.0) -> Callable[[], Awaitable[bytes]]:
-    """A fetch of `url` for `RemoteKeySet`: no redirects, at most `MAX_JWKS_BYTES`, `timeout` seconds per step."""
+    """A fetch of `url` for `RemoteKeySet`: no redirects, at most `MAX_JWKS_BYTES`, at most `timeout` seconds."""
 
     async def fetch() -> bytes:
         async with (
-            httpx2.AsyncClient(timeout=timeout, follow_redirects=False, trust_env=False) as client,
+            asyncio.timeout(timeout),
+            httpx2.AsyncClient(
+                timeout=timeout, follow_redirects=False, trust_env=False, verify=tls_context()
+            ) as client,
             client.stream("GET", url, headers={"accept": "application/json"}) as response,
         ):
             if response.status_code != 200:
@@ -98,7 +109,7 @@ class RemoteKeySet:
         cooldown: float = 1.0,
         max_age: float = 300.0,
         keep: float = 3600.0,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = since_boot,
     ) -> None:
         self._fetch = fetch
         self._cooldown = cooldown
@@ -108,7 +119,7 @@ class RemoteKeySet:
         self._keys: Mapping[str, RSAPublicKey] = {}
         self._fetched_at = float("-inf")
         self._asked_at = float("-inf")
-        self._running: asyncio.Task[None] | None = None
+        self._fetching = asyncio.Lock()
 
     def key(self, kid: str) -> RSAPublicKey | None:
         """The key of that id, or None; None also when the last good fetch is longer ago than `keep`."""
@@ -125,23 +136,18 @@ class RemoteKeySet:
         return self._monotonic() - self._fetched_at > self._max_age
 
     async def refresh(self) -> None:
-        """Fetches again, unless that was done within the cooldown. Concurrent callers share one fetch."""
-        if self._running is None:
+        """Fetches again, unless that was done within the cooldown. Concurrent callers wait for one fetch."""
+        if self._monotonic() - self._asked_at < self._cooldown and not self._fetching.locked():
+            return
+        async with self._fetching:
             if self._monotonic() - self._asked_at < self._cooldown:
                 return
             self._asked_at = self._monotonic()
-            self._running = asyncio.create_task(self._fetch_once(), name="rescind-jwks")
-        # Shielded: one caller that gives up must not take the fetch from the others.
-        await asyncio.shield(self._running)
-
-    async def _fetch_once(self) -> None:
-        try:
-            self._keys = public_keys(await self._fetch())
-            self._fetched_at = self._monotonic()
-        except Exception as failure:  # whatever went wrong, the keys we have are better than none
-            _log.warning("fetching keys failed: %s", type(failure).__name__)
-        finally:
-            self._running = None
+            try:
+                self._keys = public_keys(await self._fetch())
+                self._fetched_at = self._monotonic()
+            except Exception as failure:  # whatever went wrong, the keys we have are better than none
+                _log.warning("fetching keys failed: %s", type(failure).__name__)
 
 
 def public_keys(jwks: bytes) -> Mapping[str, RSAPublicKey]:

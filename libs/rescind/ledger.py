@@ -43,6 +43,9 @@ class FeedObserver:
     def applied(self, log: str, position: int, delay: float) -> None:
         """A revocation was applied, `delay` seconds after its `at` (by two clocks, so with their difference)."""
 
+    def renewed(self, log: str, position: int) -> None:
+        """A heartbeat is satisfied: everything up to `position` is held, so knowledge is fresh once more."""
+
     def unreadable(self, why: str) -> None:
         """A message could not be read, or not be trusted."""
 
@@ -223,6 +226,7 @@ class Ledger:
             knowledge.at_least = max(knowledge.at_least, at)
         if heard.origin is not None:
             knowledge.fresh_until = max(knowledge.fresh_until, heard.origin + self._max_staleness)
+            self._observer.renewed(self._chain.log, self._chain.position)
 
     def _continue(self, collected: Collected) -> Iterator[None]:
         for count, chained in enumerate(collected.messages, start=1):

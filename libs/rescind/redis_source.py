@@ -53,8 +53,8 @@ class RedisSource:
                     continue
                 quiet_since = time.monotonic()
                 if message["type"] == "subscribe":
-                    yield None
                     kept = await self._reads.get(REDIS_HEARTBEAT_KEY)
+                    yield None
                     if isinstance(kept, bytes):
                         yield kept
                 elif message["type"] == "message":

@@ -15,6 +15,8 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from rescind.claims import Expectations, Principal, principal_from
+from rescind.clock import Clock
 from rescind.feed import Feed
 from rescind.guard import Guard
 from rescind.keys import StaticKeySet
@@ -52,6 +54,24 @@ def jwk_of(key: rsa.RSAPrivateKey, kid: str, **members: Any) -> dict[str, Any]:
 
 def _unsigned(value: int) -> str:
     return base64.urlsafe_b64encode(value.to_bytes((value.bit_length() + 7) // 8)).rstrip(b"=").decode()
+
+
+class ManualClock:
+    """Time that passes when a test says so. `wall` and `monotonic` are seconds and may be set apart from each other."""
+
+    def __init__(self, wall: float = 2_000_000_000.0) -> None:
+        self.wall = wall
+        self.monotonic = 1000.0
+
+    def advance(self, seconds: float) -> None:
+        """Lets time pass on both clocks."""
+        self.wall += seconds
+        self.monotonic += seconds
+
+    @property
+    def clock(self) -> Clock:
+        """For whoever reads it."""
+        return Clock(wall=lambda: self.wall, monotonic=lambda: self.monotonic)
 
 
 class TokenMint:
@@ -128,6 +148,12 @@ class TokenMint:
         return jwt.encode(claims, rsa_key(key or self.log_kid), algorithm="RS256", headers=headers).encode()
 
 
+def principal_of(mint: TokenMint, claims: Mapping[str, Any], audience: str = "urn:rescind:test") -> Principal:
+    """The principal that a verifier makes of a person's token with these claims (None leaves one out)."""
+    full = mint.claims(audience, **claims)
+    return principal_from(full, Expectations(mint.issuer, audience, leeway=5, max_life=3600), full["iat"])
+
+
 class MemoryLog:
     """A whole revocation log in memory: what identity and Redis are to a verifier.
 
@@ -146,6 +172,7 @@ class MemoryLog:
         self.hidden: set[int] = set()  # positions that the log does not give
         self.replaying = True  # identity answers
         self.replays = 0
+        self.kept: bytes | None = None  # the heartbeat that a new subscriber gets at once
         self._now = now
         self._last_at = 0
         self._subscribers: set[asyncio.Queue[bytes]] = set()
@@ -170,7 +197,7 @@ class MemoryLog:
 
     def beat(self) -> bytes:
         """Pushes a heartbeat."""
-        message = self.heartbeat()
+        message = self.kept = self.heartbeat()
         self._push(message)
         return message
 
@@ -184,7 +211,10 @@ class MemoryLog:
         queue: asyncio.Queue[bytes] = asyncio.Queue()
         self._subscribers.add(queue)
         try:
+            kept = self.kept
             yield None
+            if kept is not None:
+                yield kept
             while True:
                 yield await queue.get()
         finally:

@@ -5,6 +5,7 @@
 
 import http
 import json
+import re
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -24,6 +25,8 @@ from servicekit.metrics import Metrics
 from servicekit.telemetry import request_context, request_id
 
 MAX_BODY = 64 * 1024  # bytes
+_REASON = "servicekit.reason"  # in the scope: why a request was refused, for the access line
+_NOT_PLAIN = re.compile(r"[^A-Za-z0-9_.-]")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REASONS = {
     400: "BAD_REQUEST",
@@ -87,11 +90,14 @@ class _StrictRequest(Request):
         """The body.
 
         Raises:
-            json.JSONDecodeError: it is not JSON, not UTF-8, too deep, or says one thing twice.
+            json.JSONDecodeError: it is not JSON, not Unicode, too deep, or says one thing twice.
         """
         body = await self.body()
         try:
-            return json.loads(body.decode(), object_pairs_hook=_members, parse_constant=_no_constant)
+            value = json.loads(body.decode(), object_pairs_hook=_members, parse_constant=_no_constant)
+            if b"\\ud" in body.lower():
+                json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no character
+            return value
         except json.JSONDecodeError:
             raise
         except (ValueError, RecursionError) as error:  # a bad byte, a number of thousands of digits, a deep nest
@@ -160,7 +166,8 @@ class Edge:
         route = _route(scope)
         self._metrics.http_seconds.labels(method, route, str(status)).observe(seconds)
         if scope["path"] not in ("/livez", "/readyz"):
-            _log.info("request", method=method, route=route, status=status, ms=round(seconds * 1000, 2))
+            reason = {"reason": scope[_REASON]} if _REASON in scope else {}
+            _log.info("request", method=method, route=route, status=status, ms=round(seconds * 1000, 2), **reason)
 
 
 class _Answer:
@@ -208,48 +215,55 @@ def _route(scope: Scope) -> str:
     return getattr(scope.get("route"), "path", None) or "none"
 
 
-async def _answer_understood(_request: Request, error: Exception) -> JSONResponse:
+def _answer(request: Request, error: ServiceError) -> JSONResponse:
+    request.scope[_REASON] = error.reason
+    return problem_response(error)
+
+
+async def _answer_understood(request: Request, error: Exception) -> JSONResponse:
     foreseen = understood(error)
     if foreseen is None:
         raise error
-    return problem_response(foreseen)
+    return _answer(request, foreseen)
 
 
-async def _answer_http(_request: Request, error: Exception) -> JSONResponse:
+async def _answer_http(request: Request, error: Exception) -> JSONResponse:
     """The framework's own refusals: no such route, wrong method, unreadable body."""
     if not isinstance(error, HTTPException):
         raise error
     reason = _REASONS.get(error.status_code) or http.HTTPStatus(error.status_code).name
     answer = ServiceError(Kind.of_http(error.status_code), reason, error.detail, headers=error.headers)
-    return problem_response(answer)
+    return _answer(request, answer)
 
 
-async def _answer_invalid(_request: Request, error: Exception) -> JSONResponse:
+async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
     """What pydantic refused: 415 for another kind of body, otherwise 400, by field where there is one."""
     if not isinstance(error, RequestValidationError):
         raise error
     faults = error.errors()
     if any(fault["type"] == "json_invalid" for fault in faults):
-        return problem_response(ServiceError(Kind.INVALID, "JSON_MALFORMED", "The body is not JSON."))
+        return _answer(request, ServiceError(Kind.INVALID, "JSON_MALFORMED", "The body is not JSON."))
     if isinstance(error.body, bytes):
         # FastAPI leaves a body of another type unparsed, and then finds that bytes are no object.
-        return problem_response(
+        return _answer(
+            request,
             ServiceError(
                 Kind.UNSUPPORTED_MEDIA, "CONTENT_TYPE_NOT_SUPPORTED", "The body must be sent as application/json."
-            )
+            ),
         )
     unknown = all(fault["type"] == "extra_forbidden" for fault in faults)
-    return problem_response(
+    return _answer(
+        request,
         ServiceError(
             Kind.INVALID,
             "UNKNOWN_FIELD" if unknown else "VALIDATION_FAILED",
             "The request does not have the shape it must have.",
             fields={_field(fault): str(fault["msg"]) for fault in faults[:20]},
-        )
+        ),
     )
 
 
 def _field(fault: Mapping[str, Any]) -> str:
-    """`items.0.quantity`. The name of an unknown field is the caller's own text, so it is cut short."""
+    """`items.0.quantity`. The name of an unknown field is the caller's own text: cut short, and plain ASCII."""
     where = [str(part) for part in fault["loc"]]
-    return ".".join(where[1:] or where)[:100]
+    return _NOT_PLAIN.sub("?", ".".join(where[1:] or where)[:100])

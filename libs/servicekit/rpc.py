@@ -88,46 +88,51 @@ class Edge(grpc.aio.ServerInterceptor):
     def _unary(self, method: str, behaviour: Callable[[Any, Context], Awaitable[Any]]) -> Callable[..., Any]:
         async def call(request: Any, context: Context) -> Any:
             with request_context(_carrier(context)):
-                began = time.perf_counter()
+                began, reason = time.perf_counter(), ""
                 try:
                     return await behaviour(request, context)
                 except Exception as error:  # this is the last place that can answer
-                    await self._fail(method, context, error)
+                    foreseen = self._foreseen(method, error)
+                    reason = foreseen.reason
+                    await abort(context, foreseen)
                 finally:
-                    self._account(method, context, time.perf_counter() - began)
+                    self._account(method, context, time.perf_counter() - began, reason)
 
         return call
 
     def _stream(self, method: str, behaviour: Callable[[Any, Context], AsyncIterator[Any]]) -> Callable[..., Any]:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             with request_context(_carrier(context)):
-                began = time.perf_counter()
+                began, reason = time.perf_counter(), ""
                 try:
                     async for response in behaviour(request, context):
                         yield response
                 except Exception as error:
-                    await self._fail(method, context, error)
+                    foreseen = self._foreseen(method, error)
+                    reason = foreseen.reason
+                    await abort(context, foreseen)
                 finally:
-                    self._account(method, context, time.perf_counter() - began)
+                    self._account(method, context, time.perf_counter() - began, reason)
 
         return call
 
-    async def _fail(self, method: str, context: Context, error: Exception) -> NoReturn:
+    def _foreseen(self, method: str, error: Exception) -> ServiceError:
         if isinstance(error, grpc.aio.AbortError):
             raise error  # the handler has answered already
         foreseen = understood(error)
-        if foreseen is None:
-            self._metrics.unforeseen.inc()
-            error_id = secrets.token_hex(8)
-            _log.exception("unforeseen error", error_id=error_id, method=method, exc_info=error)
-            foreseen = internal(error_id)
-        await abort(context, foreseen)
+        if foreseen is not None:
+            return foreseen
+        self._metrics.unforeseen.inc()
+        error_id = secrets.token_hex(8)
+        _log.exception("unforeseen error", error_id=error_id, method=method, exc_info=error)
+        return internal(error_id)
 
-    def _account(self, method: str, context: Context, seconds: float) -> None:
+    def _account(self, method: str, context: Context, seconds: float, reason: str) -> None:
         code = _code_name(context)
         self._metrics.rpc_seconds.labels(method, code).observe(seconds)
         if not method.startswith("/grpc.health."):
-            _log.info("rpc", method=method, grpc_code=code, ms=round(seconds * 1000, 2))
+            refused = {"reason": reason} if reason else {}
+            _log.info("rpc", method=method, grpc_code=code, ms=round(seconds * 1000, 2), **refused)
 
 
 def _code_name(context: Context) -> str:

@@ -222,11 +222,6 @@ def scope_for(requested: Iterable[str], *, audience: str, roles: Iterable[str]) 
     return " ".join(sorted(kept))
 
 
-def lifted(generation: int, epoch: int) -> int:
-    """`generation` moved into `epoch`, keeping its count: larger than any of an earlier epoch."""
-    return epoch << GENERATION_BITS | (generation & ((1 << GENERATION_BITS) - 1))
-
-
 def base64url(raw: bytes) -> str:
     """Unpadded, as JOSE writes it (RFC 7515 section 2)."""
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()

@@ -8,6 +8,8 @@ issued, or comes first and nothing is issued: no flow that began before a passwo
 token.
 
 No token outlives its grant, and no grant that is tied to a login session outlives that session.
+
+One long file on purpose: these are all the places that issue anything, and a review reads them together.
 """
 
 import hashlib
@@ -179,6 +181,9 @@ class Issuer:
 
         The route checks redirect URI and PKCE verifier afterwards and rolls back if they are wrong: then the code is
         not spent, so that a stranger who saw it cannot burn it.
+
+        Of several redemptions at once one succeeds; the others are a second use like any other, so they end what the
+        one got (RFC 6749 section 4.1.2). Nobody can tell a client that sends twice from a thief who is just as fast.
 
         Raises:
             CodeReused: it was spent before. The grant made from it has been ended: commit.

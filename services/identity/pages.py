@@ -4,6 +4,7 @@ After a form that carried credentials the answer is 303, so that no browser send
 a person goes after signing in is never in a URL of its own: it is the signed flow, or the account page.
 """
 
+import re
 from collections.abc import Callable, Coroutine, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -36,6 +37,7 @@ from identity.web import (
 from servicekit.errors import Kind, ServiceError, problem_headers
 
 _LONGEST_QUERY = 8192  # bytes of an authorization request; it travels in a URL of ours, signed
+_OUR_SECRET = re.compile(r"[A-Za-z0-9_-]{43}")  # what a cookie of ours looks like
 _NOT_RIGHT = "E-mail or password is not right."
 _OPEN_TOO_LONG = "This page was open for too long, or was opened in another window. Please try again."
 _PASSWORD_CHANGED = "password-changed"  # noqa: S105  (a word in a URL, not a password)
@@ -145,17 +147,17 @@ def router(web: Web) -> APIRouter:
         right = await web.passwords.verify(None if known is None else known.password_hash, password)
         if known is None or not right or known.disabled:
             # One text, one status, one hash's time for all three. The log says which, without the address.
-            _log.warning("sign-in refused", user_id=known and known.user_id, right_password=right)
+            _log.warning("sign_in_refused", user_id=known and known.user_id, right_password=right)
             return await again(_NOT_RIGHT)
         proven, previous = known, request.cookies.get(SESSION_COOKIE)
         try:
             opened = await web.database.run(lambda tx: signin.open_session(tx, issuer, proven, previous))
         except SignInOvertaken:
-            _log.warning("sign-in overtaken", user_id=proven.user_id)
+            _log.warning("sign_in_overtaken", user_id=proven.user_id)
             return await again(_NOT_RIGHT)
         if previous is not None:
             await web.publish()  # it may have been somebody else's session, which has ended now
-        _log.info("signed in", user_id=proven.user_id, sid=opened.sid)
+        _log.info("signed_in", user_id=proven.user_id, sid=opened.sid)
         response = _see_other("/account" if packed is None else "/consent?" + urlencode({"flow": packed}))
         start_session(response, opened)
         return response
@@ -209,7 +211,7 @@ def router(web: Web) -> APIRouter:
         except ServiceError as error:
             if error.reason != "WRONG_PASSWORD":
                 raise
-            _log.warning("password change refused", user_id=session.user_id)
+            _log.warning("password_change_refused", user_id=session.user_id)
             return await _account_page(web, request, fault="The current password is not right.", status=403)
         try:
             opened = await web.database.run(lambda tx: issuer.open_session(tx, session.user_id, hard_gen_seen=hard_gen))
@@ -226,9 +228,9 @@ def router(web: Web) -> APIRouter:
         if cookie is not None:
             if not _is_ours(web, request, form, "logout", SESSION_COOKIE):
                 raise NotFromHere
-            await web.database.run(lambda tx: signin.sign_out(tx, issuer, cookie))
+            position = await web.database.run(lambda tx: signin.sign_out(tx, issuer, cookie))
             await web.publish()
-            _log.info("signed out")
+            _log.info("signed_out", pos=position and position.pos)
         response = _see_other("/signed-out")
         end_session(response)
         return response
@@ -293,7 +295,9 @@ async def _login_page(
     client, asked = await web.database.run(work)
     redirect_uri = asked.get("redirect_uri") or ""
     goes_on_to = redirect_uri if client is not None and client.check_redirect_uri(redirect_uri) else None
-    browser = request.cookies.get(BROWSER_COOKIE) or new_secret(web.issuer.entropy)
+    browser = request.cookies.get(BROWSER_COOKIE) or ""
+    if _OUR_SECRET.fullmatch(browser) is None:
+        browser = new_secret(web.issuer.entropy)
     page = web.views.page(
         "login.html",
         status=status,
@@ -303,7 +307,6 @@ async def _login_page(
         flow=packed or "",
         email=email or (asked.get("login_hint") or "")[:254],
         fault=fault,
-        notice="",
     )
     set_cookie(page, BROWSER_COOKIE, browser)
     return page

@@ -181,7 +181,8 @@ class Publisher:
                     self._reached = (log, head)
                     return
                 continue
-            _log.warning("log_rebuilt", log=log, head=head, floor=judged.snapshot.floor, redis_last=seen.last)
+            if head:
+                _log.warning("log_rebuilt", log=log, head=head, floor=judged.snapshot.floor, redis_last=seen.last)
             begin = judged.snapshot.floor - 1
             if await self._redis.rebuild(log, self._pages(log, begin, head), begin=begin, seen=seen):
                 self._reached = (log, head)

@@ -55,7 +55,7 @@ class SecretKeys:
             raise SealBroken(f"{name}: the key that sealed it is not in IDENTITY_SECRET_KEYS")
         try:
             return key.decrypt(sealed[end : end + _NONCE_BYTES], sealed[end + _NONCE_BYTES :], name.encode())
-        except InvalidTag:
+        except (InvalidTag, ValueError):  # ValueError: too short to hold a nonce
             raise SealBroken(f"{name}: sealed under another name, or altered") from None
 
     def key_of(self, sealed: bytes) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import structlog
 from sqlalchemy import Connection, select, update
 
-from identity.domain import Cause, Credentials, Entropy, Position, UserId, new_id
+from identity.domain import GENERATION_BITS, Cause, Credentials, Entropy, Position, UserId, new_id
 from identity.keyring import KeyRecord, KeyRing, SpareTooYoung
 from identity.new_log import AlreadyBegun, FreshKeys, begin_new_log
 from identity.publisher import Publisher
@@ -329,7 +329,7 @@ def _require(tx: Connection, table: Any, key: str, reason: str, detail: str) -> 
 
 
 def _epoch(tx: Connection) -> int:
-    return int(tx.execute(select(log_state.c.epoch)).scalar_one()) << 32
+    return int(tx.execute(select(log_state.c.epoch)).scalar_one()) << GENERATION_BITS
 
 
 def _log_id(tx: Connection) -> str:

@@ -65,7 +65,7 @@ class Views:
 
     def page(self, template: str, *, status: int = 200, goes_on_to: str | None = None, **shown: Any) -> HTMLResponse:
         """A page. `goes_on_to` is the client's redirect URI, if answering the form may lead there."""
-        html = self._templates.get_template(template).render(wide=False, **shown)
+        html = self._templates.get_template(template).render(**shown)
         form_action = "'self'" if goes_on_to is None else f"'self' {_source(goes_on_to)}"
         policy = _PAGE_POLICY.format(form_action=form_action)
         return HTMLResponse(html, status, headers={"content-security-policy": policy})

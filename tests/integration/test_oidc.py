@@ -139,7 +139,6 @@ async def test_a_refreshed_id_token_keeps_auth_time_and_has_no_nonce(front: Fron
     assert second["iat"] == first["iat"] + 300
 
 
-@pytest.mark.requirement(67)
 @pytest.mark.parametrize(
     ("scope", "told"),
     [

@@ -194,3 +194,5 @@ async def test_what_lives_is_carried_over_packed_and_in_order(tmp_path: Path) ->
         assert [entry["id"] for row in rows for entry in row.entries] == [f"j-{number}" for number in range(count)]
         user = identity.user()
         assert user.gen == user.hard_gen == (1 << 32) + 1
+        await identity.parts.administration.begin_new_log(begun)
+        assert identity.user().gen == (2 << 32) + 1  # the count is kept, the epoch is new

@@ -1,11 +1,13 @@
 """The pages: sign-in, consent, the account, sign-out; their forms, cookies and headers."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 import httpx2
 import pytest
+from structlog.testing import capture_logs
 
 from devstack.flow import Browser, FlowFailed, Refused, Tokens
 from identity.web import BROWSER_COOKIE, SESSION_COOKIE
@@ -17,6 +19,13 @@ PAGES = ("/login", "/account", "/signed-out", "/consent?flow=x", "/authorize?cli
 @pytest.fixture
 async def front(tmp_path: Path) -> AsyncIterator[Front]:
     async with identity_front(f"sqlite:///{tmp_path / 'identity.db'}") as front:
+        yield front
+
+
+@pytest.fixture
+async def any_front(database_url: str) -> AsyncIterator[Front]:
+    """On SQLite, and on PostgreSQL."""
+    async with identity_front(database_url) as front:
         yield front
 
 
@@ -128,6 +137,28 @@ async def test_another_person_in_the_same_browser_signs_the_first_one_out(front:
     assert await front.client("backoffice").introspect(tokens.access_token) == {"active": False}
 
 
+async def test_what_happens_at_the_door_is_logged_and_nobodys_address_is(front: Front) -> None:
+    with capture_logs() as logged:
+        browser = await signed_in(front)
+        for email in (BOB, "nobody@example.com"):
+            other = front.browser()
+            page = await other.open("/login")
+            await other.submit(page, "/login", email=email, password="wrong-password")
+        await browser.sign_out()
+    told = [(line["event"], line.get("user_id")) for line in logged if line["event"] != "request"]
+    alice, bob = front.user(ALICE).id, front.user(BOB).id
+    assert told == [("signed_in", alice), ("sign_in_refused", bob), ("sign_in_refused", None), ("signed_out", None)]
+    assert "example.com" not in repr(logged)
+    assert "wrong-password" not in repr(logged)
+
+
+async def test_a_cookie_for_signing_in_that_is_not_ours_is_not_taken_over(front: Front) -> None:
+    browser = front.browser()
+    browser.cookies[BROWSER_COOKIE] = "planted"
+    await browser.open("/login")
+    assert len(browser.cookies[BROWSER_COOKIE]) == 43
+
+
 async def test_a_cookie_that_is_invented_is_nobodys(front: Front) -> None:
     for value in ("x", "x" * 43, "x" * 5000):
         browser = front.browser()
@@ -172,7 +203,6 @@ async def test_a_form_that_is_not_ours_does_nothing(front: Front, path: str, how
     assert (await signed_in(front)).cookies  # the password is the one it was
 
 
-@pytest.mark.requirement(21)
 async def test_signing_out_ends_the_session_and_what_hangs_on_it(front: Front) -> None:
     browser = await signed_in(front)
     tied, offline = await tokens_for(front, browser), await tokens_for(front, browser, "offline_access orders:read")
@@ -195,6 +225,26 @@ async def test_signing_out_ends_the_session_and_what_hangs_on_it(front: Front) -
     assert len(front.log()) == 1
 
 
+async def test_ten_windows_sign_in_again_and_ten_sign_out_at_once(any_front: Front) -> None:
+    browser = await signed_in(any_front)
+    any_front.clock.forward(1)
+    page = await browser.open(any_front.client("mobile").start(scope="openid", prompt="login").url)
+    fields = {**page.form("/login").fields, "email": ALICE, "password": PASSWORD}
+    cookie = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+    again = [any_front.http.post("/login", data=fields, headers={"cookie": cookie}) for _ in range(10)]
+    answers = await asyncio.gather(*again)
+    assert {answer.status_code for answer in answers} == {303}
+    # One of them renewed the session; the others, whose cookie was dead by then, opened sessions of their own.
+    values = {cookies_set(answer)[SESSION_COOKIE].partition(";")[0] for answer in answers}
+    assert len(values) == 10
+    browser.cookies[SESSION_COOKIE] = values.pop()
+    fields = dict((await browser.open("/account")).form("/logout").fields)
+    cookie = f"{SESSION_COOKIE}={browser.cookies[SESSION_COOKIE]}"
+    leave = [any_front.http.post("/logout", data=fields, headers={"cookie": cookie}) for _ in range(10)]
+    assert {answer.status_code for answer in await asyncio.gather(*leave)} == {303}
+    assert [cause for cause, _ in any_front.log()] == ["SIGNED_OUT"]
+
+
 @pytest.mark.requirement(23)
 async def test_a_changed_password_ends_everything_else_and_keeps_this_browser(front: Front) -> None:
     elsewhere, browser = await signed_in(front), await signed_in(front)
@@ -213,7 +263,6 @@ async def test_a_changed_password_ends_everything_else_and_keeps_this_browser(fr
     assert await signed_in(front, password="another-good-password")
 
 
-@pytest.mark.requirement(29)
 @pytest.mark.parametrize(
     ("current", "new", "status", "said"),
     [

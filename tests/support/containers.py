@@ -15,10 +15,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
-from support.requirements import need
+from support.requirements import need_image
 
 POSTGRES_IMAGE = "postgres:17"
 REDIS_IMAGE = "redis:8"
+
+
+def _without_ryuk() -> None:
+    """Ryuk, the container that cleans up after a killed test run, is to be had from a registry only."""
+    from testcontainers.core.config import testcontainers_config
+
+    testcontainers_config.ryuk_disabled = True
 
 
 @pytest.fixture(scope="session")
@@ -27,11 +34,12 @@ def postgres_server_url() -> Iterator[str]:
     if url := os.environ.get("RESCIND_TEST_POSTGRES_URL"):
         yield url
         return
-    need("docker")
+    need_image(POSTGRES_IMAGE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a library that is not ours
         from testcontainers.community.postgres import PostgresContainer
 
+        _without_ryuk()
         with PostgresContainer(POSTGRES_IMAGE, driver=None) as container:
             yield container.get_connection_url()
 
@@ -62,11 +70,12 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def _redis_container() -> Iterator[str]:
-    need("docker")
+    need_image(REDIS_IMAGE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from testcontainers.community.redis import RedisContainer
 
+        _without_ryuk()
         with RedisContainer(REDIS_IMAGE) as container:
             yield f"redis://{container.get_container_host_ip()}:{container.get_exposed_port(6379)}/0"
 

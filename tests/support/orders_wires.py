@@ -17,6 +17,7 @@ from contracts.orders.v1 import orders_pb2 as pb
 from contracts.orders.v1 import orders_pb2_grpc
 from orders.app import AUDIENCE, NAME, build
 from orders.settings import Settings
+from rescind import Guard
 from rescind.messages import Entry
 from rescind.testing import MemoryLog, TokenMint, fresh_guard
 from servicekit.lifecycle import Service
@@ -164,11 +165,13 @@ class OrdersUnderTest:
 
 
 @asynccontextmanager
-async def orders_under_test(database_url: str) -> AsyncIterator[OrdersUnderTest]:
-    """Orders on a database, trusting an issuer in memory."""
-    mint = TokenMint()
-    log = MemoryLog(mint)
-    guard = await fresh_guard(mint, AUDIENCE, log)
+async def orders_under_test(
+    database_url: str, *, mint: TokenMint | None = None, log: MemoryLog | None = None, guard: Guard | None = None
+) -> AsyncIterator[OrdersUnderTest]:
+    """Orders on a database, trusting an issuer in memory; with a `guard` that knows everything, unless one is given."""
+    mint = mint or TokenMint()
+    log = log or MemoryLog(mint)
+    guard = guard or await fresh_guard(mint, AUDIENCE, log)
 
     async def nothing() -> None:
         """There is no connection to close."""

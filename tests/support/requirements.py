@@ -45,9 +45,35 @@ def missing(requirement: str) -> str:
 
 def need(requirement: str) -> None:
     """Goes on when `requirement` is there; otherwise skips the test, or fails it where RESCIND_REQUIRE says so."""
-    why = missing(requirement)
-    if not why:
-        return
+    if why := missing(requirement):
+        _do_without(requirement, why)
+
+
+def need_image(image: str) -> None:
+    """Goes on when the Docker engine has `image` or can get it; otherwise as `need("docker")`."""
+    need("docker")
+    if why := _missing_image(image):
+        _do_without("docker", why)
+
+
+@functools.cache
+def _missing_image(image: str) -> str:
+    import docker
+
+    client = docker.from_env(timeout=300)
+    try:
+        client.images.get(image)
+    except docker.errors.ImageNotFound:
+        try:
+            client.images.pull(image)
+        except docker.errors.APIError:
+            return f"the image {image} is not here and cannot be pulled"
+    finally:
+        client.close()
+    return ""
+
+
+def _do_without(requirement: str, why: str) -> None:
     if requirement in os.environ.get("RESCIND_REQUIRE", "").replace(",", " ").split():
         pytest.fail(f"RESCIND_REQUIRE={requirement}, but {why}", pytrace=False)
     pytest.skip(f"needs {requirement}: {why}")

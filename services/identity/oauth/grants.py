@@ -149,7 +149,7 @@ class CodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[misc]
             try:
                 return Code(self.server.issuer.redeem_code(self.server.tx, code, client.id))
             except CodeReused:
-                self.server.keep("code reused", client.id)
+                self.server.keep("code_reused", client.id)
                 raise
 
     def authenticate_user(self, authorization_code: Code) -> str:
@@ -200,7 +200,7 @@ class RefreshGrant(grants.RefreshTokenGrant):  # type: ignore[misc]
             try:
                 rotated = self.server.issuer.rotate_refresh_token(self.server.tx, refresh_token, client.id)
             except RefreshReused:
-                self.server.keep("refresh token reused", client.id)
+                self.server.keep("refresh_token_reused", client.id)
                 raise
         return RefreshToken(rotated)
 

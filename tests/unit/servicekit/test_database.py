@@ -178,3 +178,52 @@ async def test_the_database_clock_can_be_held_still(database_url: str) -> None:
     assert 1_700_000_000_000 < first <= second
     await database.dispose()
     await real.dispose()
+
+
+async def test_a_connection_lost_while_idle_is_replaced_and_one_lost_at_work_is_told(postgres_url: str) -> None:
+    database = Database(postgres_url, pool_size=1)
+    await database.run(lambda tx: metadata.create_all(tx))
+
+    def cut_off(pid: int) -> None:
+        killer = Database(postgres_url, pool_size=1)
+        killer.run_sync(lambda tx: tx.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid}))
+        killer.engine.dispose()
+
+    def own_pid(tx: Connection) -> int:
+        return int(tx.execute(text("SELECT pg_backend_pid()")).scalar_one())
+
+    cut_off(await database.read(own_pid))
+    assert await database.read(_names) == []
+
+    def dies_at_work(tx: Connection) -> None:
+        tx.execute(things.insert().values(id=1, name="half"))
+        cut_off(own_pid(tx))
+        tx.execute(things.insert().values(id=2, name="never"))
+
+    with pytest.raises(ServiceError) as refused:
+        await database.run(dies_at_work)
+    assert refused.value.reason == "DATABASE_UNAVAILABLE"
+    assert await database.read(_names) == []
+    await database.dispose()
+
+
+async def test_a_statement_that_hangs_is_given_up(postgres_url: str) -> None:
+    database = Database(postgres_url, statement_timeout=0.2)
+    with pytest.raises(ServiceError) as refused:
+        await database.run(lambda tx: tx.execute(text("SELECT pg_sleep(30)")))
+    assert refused.value.reason == "DATABASE_UNAVAILABLE"
+    await database.dispose()
+
+
+async def test_a_full_disk_refuses_writes_clearly_and_keeps_what_is_there(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'full.db'}", pool_size=1)
+    await database.run(lambda tx: metadata.create_all(tx))
+    await database.run(lambda tx: tx.execute(things.insert().values(id=1, name="kept")))
+    await database.run(lambda tx: tx.exec_driver_sql("PRAGMA max_page_count=8"))
+    with pytest.raises(ServiceError) as refused:
+        await database.run(lambda tx: tx.execute(things.insert().values(id=2, name="x" * 100_000)))
+    assert (refused.value.kind, refused.value.reason) == (Kind.UNAVAILABLE, "DATABASE_UNAVAILABLE")
+    await database.run(lambda tx: tx.exec_driver_sql("PRAGMA max_page_count=100000"))
+    await database.run(lambda tx: tx.execute(things.insert().values(id=2, name="fits again")))
+    assert await database.read(_names) == ["kept", "fits again"]
+    await database.dispose()

@@ -97,6 +97,9 @@ BAD_BODIES = {
     "float": (b'{"name": "x", "count": 1.5}', JSON, 400, "VALIDATION_FAILED"),
     "boolean": (b'{"name": "x", "count": true}', JSON, 400, "VALIDATION_FAILED"),
     "unknown member": (b'{"name": "x", "is_admin": true}', JSON, 400, "UNKNOWN_FIELD"),
+    "half a character as a member": (b'{"name": "x", "\\ud800": 1}', JSON, 400, "JSON_MALFORMED"),
+    "unprintable member": ('{"name": "x", "n\u00e4m\u2028e": 1}'.encode(), JSON, 400, "UNKNOWN_FIELD"),
+    "half a character as a value": (b'{"name": "\\ud800"}', JSON, 400, "JSON_MALFORMED"),
     "form": (b"name=x", {"content-type": "application/x-www-form-urlencoded"}, 415, "CONTENT_TYPE_NOT_SUPPORTED"),
     "text": (b'{"name": "x"}', {"content-type": "text/plain"}, 415, "CONTENT_TYPE_NOT_SUPPORTED"),
     "no type": (b'{"name": "x"}', {}, 415, "CONTENT_TYPE_NOT_SUPPORTED"),
@@ -118,6 +121,11 @@ async def test_a_good_body_is_none(client: httpx2.AsyncClient) -> None:
         "/bodies", content='{"name": "x"}', headers={"content-type": "application/json; charset=utf-8"}
     )
     assert response.status_code == 200
+
+
+async def test_a_whole_pair_of_surrogates_is_a_character(client: httpx2.AsyncClient) -> None:
+    response = await client.post("/bodies", content=b'{"name": "\\ud83d\\ude00"}', headers=JSON)
+    assert response.json()["name"] == "\U0001f600"
 
 
 async def test_a_body_that_trickles_in_is_cut_at_the_same_size(client: httpx2.AsyncClient) -> None:

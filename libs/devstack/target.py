@@ -1,0 +1,48 @@
+"""What the story is told against: where the system is, and how to break it."""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Part = Literal["redis", "identity", "orders"]
+Fault = Literal["kill", "start", "freeze", "thaw"]
+PARTS: tuple[Part, ...] = ("redis", "identity", "orders")
+FAULTS: tuple[Fault, ...] = ("kill", "start", "freeze", "thaw")
+
+# How long orders goes on writing while identity does not answer: 60 s by default, short here so that one can watch it.
+WRITE_STALENESS = 2
+
+
+class StackError(Exception):
+    """The stack cannot do what was asked; the text says what to do about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a running system is."""
+
+    issuer: str
+    identity_grpc: str
+    orders: str
+    orders_grpc: str
+
+
+class Target(Protocol):
+    """A running system that can be broken on command."""
+
+    @property
+    def name(self) -> str:
+        """What it is, for the headline."""
+        ...
+
+    @property
+    def addresses(self) -> Addresses:
+        """Where it is."""
+        ...
+
+    async def fault(self, fault: Fault, part: Part) -> None:
+        """Does it. A killed Redis comes back empty. `start` returns once the part accepts connections.
+
+        Raises:
+            StackError: it could not be done.
+        """
+        ...

@@ -1,0 +1,226 @@
+"""The denylist against a model so naive that it is obviously right, and its promises about size and speed."""
+
+import gc
+import sys
+import tracemalloc
+from dataclasses import dataclass, field
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from rescind.denylist import Denylist, TokenKeys, keys_of
+from rescind.messages import ENTRY_KINDS, Entry
+from rescind.testing import TokenMint, principal_of
+
+IDS = st.sampled_from(["a", "b", "c", "d"])
+GENERATIONS = st.integers(0, 4)
+
+
+@dataclass(frozen=True)
+class Bearer:
+    """What a token says, as far as revocations go."""
+
+    jti: str
+    sid: str | None
+    gid: str | None
+    sub: str
+    gen: int | None
+    client: str
+    cgen: int
+    ojti: str | None = None
+
+    @property
+    def keys(self) -> TokenKeys:
+        claims = {"jti": self.jti, "client_id": self.client, "cgen": self.cgen, "ojti": self.ojti, "sub": self.sub}
+        if self.gen is None:
+            claims |= {"sub": f"svc_{self.client}", "gid": None, "gen": None, "sid": None, "auth_time": None}
+        else:
+            claims |= {"gid": self.gid, "gen": self.gen, "sid": self.sid}
+        return keys_of(principal_of(TokenMint(), claims))
+
+
+PEOPLE = st.builds(
+    Bearer,
+    jti=IDS,
+    ojti=st.none() | IDS,
+    sid=st.none() | IDS,
+    gid=IDS,
+    sub=IDS.map("usr_{}".format),
+    gen=GENERATIONS,
+    client=IDS,
+    cgen=GENERATIONS,
+)
+SERVICES = st.builds(
+    Bearer, jti=IDS, sid=st.none(), gid=st.none(), sub=st.just(""), gen=st.none(), client=IDS, cgen=GENERATIONS
+)
+ENTRIES = st.builds(
+    Entry, kind=st.sampled_from(["token", "session", "grant"]), id=IDS
+) | st.builds(Entry, kind=st.sampled_from(["subject", "client"]), id=IDS, gen=GENERATIONS, soft=st.booleans()).map(
+    lambda entry: Entry("subject", f"usr_{entry.id}", entry.gen, entry.soft) if entry.kind == "subject" else entry
+)  # fmt: skip
+
+
+@dataclass
+class Naive:
+    """A list of everything that was ever added, looked through from end to end."""
+
+    entries: list[tuple[int, Entry]] = field(default_factory=list)
+
+    def refuses(self, bearer: Bearer, floor: int = 0) -> bool:
+        return any(pos >= floor and self._matches(entry, bearer) for pos, entry in self.entries)
+
+    def stale(self, bearer: Bearer) -> bool:
+        """Whether nothing but soft entries matches."""
+        return not any(not entry.soft and self._matches(entry, bearer) for _, entry in self.entries)
+
+    @staticmethod
+    def _matches(entry: Entry, bearer: Bearer) -> bool:
+        match entry.kind:
+            case "token":
+                return entry.id in (bearer.jti, bearer.ojti)
+            case "session":
+                return entry.id == bearer.sid
+            case "grant":
+                return entry.id == bearer.gid
+            case "subject":
+                return bearer.gen is not None and entry.id == bearer.sub and bearer.gen < entry.gen
+            case "client":
+                return entry.id == bearer.client and bearer.cgen < entry.gen
+
+
+class AgainstTheModel(RuleBasedStateMachine):
+    """Entries come in order, out of order and again; the floor rises; and any token may be asked about."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.denylist = Denylist()
+        self.model = Naive()
+        self.floor = 1
+        self.head = 0
+
+    @rule(entries=st.lists(ENTRIES, max_size=3))
+    def add(self, entries: list[Entry]) -> None:
+        self.head += 1
+        for entry in entries:
+            self.denylist.add(self.head, entry, "TEST")
+            self.model.entries.append((self.head, entry))
+
+    @rule(entry=ENTRIES, ahead=st.integers(1, 5))
+    def add_ahead(self, entry: Entry, ahead: int) -> None:
+        self.denylist.add(self.head + ahead, entry, "TEST")
+        self.model.entries.append((self.head + ahead, entry))
+
+    @precondition(lambda self: self.model.entries)
+    @rule(data=st.data())
+    def add_again(self, data: st.DataObject) -> None:
+        pos, entry = data.draw(st.sampled_from(self.model.entries))
+        if pos >= self.floor:
+            self.denylist.add(pos, entry, "TEST")
+
+    @rule(by=st.integers(0, 4))
+    def drop(self, by: int) -> None:
+        self.floor = min(self.floor + by, self.head + 1)
+        held = len(self.denylist)
+        assert self.denylist.drop_below(self.floor) is (len(self.denylist) < held)
+
+    @rule(bearer=PEOPLE | SERVICES)
+    def ask(self, bearer: Bearer) -> None:
+        refusal = self.denylist.match(bearer.keys)
+        if self.model.refuses(bearer, self.floor):
+            assert refusal is not None
+            if self.floor == 1:
+                assert (refusal.reason == "TOKEN_STALE") is self.model.stale(bearer)
+        elif refusal is not None:
+            assert self.model.refuses(bearer)  # what is below the floor may outlive it a little, and nothing else
+
+    @invariant()
+    def counts_are_true(self) -> None:
+        counts = self.denylist.counts()
+        assert sum(counts.values()) == len(self.denylist)
+        assert all(count >= 0 for count in counts.values())
+
+    def teardown(self) -> None:
+        self.denylist.drop_below(self.head + 100)
+        assert len(self.denylist) == 0
+        assert self.denylist.counts() == dict.fromkeys(ENTRY_KINDS, 0)
+        inside = (self.denylist._marks, self.denylist._order, self.denylist._again, self.denylist._generation_order)
+        assert not any(inside)
+
+
+TestAgainstTheModel = AgainstTheModel.TestCase
+TestAgainstTheModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+@given(st.permutations([Entry("subject", "usr_a", gen, soft) for gen, soft in ((2, False), (3, True), (5, True))]))
+def test_generations_only_rise_in_whatever_order_they_come(entries: list[Entry]) -> None:
+    denylist = Denylist()
+    for pos, entry in enumerate(entries, start=1):
+        denylist.add(pos, entry, "TEST")
+
+    def reason(gen: int) -> str | None:
+        refusal = denylist.match(Bearer("j", None, "g", "usr_a", gen, "c", 0).keys)
+        return refusal and refusal.reason
+
+    assert [reason(gen) for gen in range(6)] == [*2 * ["TOKEN_REVOKED"], *3 * ["TOKEN_STALE"], None]
+
+
+def test_a_refusal_tells_what_was_revoked_and_why() -> None:
+    denylist = Denylist()
+    denylist.add(1, Entry("session", "sid"), "SIGNED_OUT")
+    refusal = denylist.match(Bearer("j", "sid", "g", "usr_a", 1, "c", 0).keys)
+    assert refusal is not None
+    assert (refusal.kind, refusal.cause) == ("session", "SIGNED_OUT")
+
+
+def test_ids_of_one_kind_are_not_ids_of_another() -> None:
+    denylist = Denylist()
+    denylist.add(1, Entry("token", "same"), "TEST")
+    assert denylist.match(Bearer("j", "same", "same", "usr_same", 1, "same", 1).keys) is None
+
+
+def _filled(entries: int) -> Denylist:
+    denylist = Denylist()
+    for pos in range(1, entries + 1):
+        denylist.add(pos, Entry("token", f"{pos:022d}"), "REFRESH_REUSED")
+    return denylist
+
+
+def _bytes_of(denylist: Denylist) -> int:
+    """What its containers and keys take; CPython hands out memory in steps of 16."""
+    size = sys.getsizeof(denylist._marks)
+    for segment in denylist._order:
+        size += sys.getsizeof(segment) + sys.getsizeof(segment.positions) + sys.getsizeof(segment.keys)
+        size += sum(-(-sys.getsizeof(key) // 16) * 16 for key in segment.keys)
+    return size
+
+
+def test_a_million_entries_cost_at_most_120_bytes_each() -> None:
+    assert _bytes_of(_filled(1_000_000)) / 1_000_000 <= 120
+
+
+def test_that_way_of_counting_bytes_agrees_with_the_allocator() -> None:
+    gc.collect()
+    tracemalloc.start()
+    denylist = _filled(30_000)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert abs(held / _bytes_of(denylist) - 1) < 0.05
+
+
+def test_memory_is_given_back_after_a_storm() -> None:
+    denylist = _filled(100_000)
+    held = _bytes_of(denylist)
+    denylist.drop_below(99_991)
+    assert len(denylist) == 10
+    assert _bytes_of(denylist) < held / 50
+
+
+def test_dropping_looks_at_what_it_drops_and_at_nothing_else() -> None:
+    denylist = Denylist()
+    for pos in range(1, 5001):
+        denylist.add(pos, Entry("token", str(pos)), "TEST")
+    for floor in range(1, 5001):
+        denylist.drop_below(floor)
+    assert len(denylist) == 1
+    assert len(denylist._order) == 1
