@@ -235,6 +235,7 @@ class Consumer:
         if delivery.attempt >= attempts:
             await self._give_up(delivery, reason, detail)
             return
+        self._parked += 1  # until the next look counts them
         await self._say(self._group.park([delivery]), [delivery])
         self._look_within(self._patience.delays.first)
 
