@@ -7,7 +7,7 @@ the event was seen. What lies between may crash, repeat, or forget, and each eve
     relay     sees to it that the stream ends like SQL
     stream    a Redis Stream (`redis_stream`), or one in memory (`memory_stream`): can be lost, and is made again
     consumer  reads for a group; retries, gives up into dead letters, takes over from the dead
-    inbox     de-duplication in the transaction of the effect
+    inbox     the notes that tell a repeat; `reactions` writes them in the transaction of the effect
 
 A producer calls `outbox.append(tx, OrderPlaced(...), aggregate=order.id)`, and `relay.wake()` after the commit. A
 reader runs `Consumer(stream.group("notifications"), Reactions(database, inbox, {OrderPlaced: react}))`.
@@ -16,9 +16,10 @@ reader runs `Consumer(stream.group("notifications"), Reactions(database, inbox, 
 from eventlog.consumer import Consumer, consumer_name
 from eventlog.event import Event, EventId, EventTooLarge, UnreadableEvent
 from eventlog.handling import Handler, Later, NeverRetry, Outcome, Patience
-from eventlog.inbox import Inbox, Reactions, declare_inbox
+from eventlog.inbox import Inbox, InboxTables, declare_inbox
 from eventlog.metrics import ConsumerMetrics, RelayMetrics
 from eventlog.outbox import Outbox, OutboxTables, declare_outbox
+from eventlog.reactions import Reaction, Reactions
 from eventlog.relay import Pace, Relay
 from eventlog.stream import Delays, Group, GroupLost, Stream, StreamUnavailable
 
@@ -33,6 +34,7 @@ __all__ = [
     "GroupLost",
     "Handler",
     "Inbox",
+    "InboxTables",
     "Later",
     "NeverRetry",
     "Outbox",
@@ -40,6 +42,7 @@ __all__ = [
     "Outcome",
     "Pace",
     "Patience",
+    "Reaction",
     "Reactions",
     "Relay",
     "RelayMetrics",

@@ -4,59 +4,81 @@ Delivery is at least once: a consumer dies before it acknowledges, a stream is l
 drives a dead letter twice. Each time the note is there already, and the reaction is not called.
 
 Notes are forgotten when the producer has announced that the event will not come again *and* a retention is over, so a
-stuck event keeps the notes behind it for as long as it is stuck.
+stuck event keeps the notes behind it for as long as it is stuck. What remains is a *floor*: an event that is below it
+by its position and older than it by its time was noted once. A stream that is put back to a state of long ago brings
+such events; position alone would not do, because a producer whose database went back with it gives positions anew.
 """
 
-import asyncio
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import structlog
-from google.protobuf.message import Message
-from sqlalchemy import BigInteger, Column, Connection, Index, MetaData, Table, Text, delete, select, tuple_
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy import BigInteger, Column, Connection, Index, MetaData, Table, Text, case, delete, select, tuple_
+from sqlalchemy.dialects import postgresql, sqlite
 
-from eventlog.event import Event, read_as
-from eventlog.handling import Later, Outcome
-from eventlog.metrics import ConsumerMetrics
-from servicekit.database import Database, insert_new, lost_against_another
-from servicekit.errors import ServiceError
-from servicekit.telemetry import request_context
-
-Reaction = Callable[[Connection, Event, Any], object]  # the third: the message, of the type it was registered for
-_FORGET = 1000  # rows deleted in one transaction
-_TOOK_TOO_LONG = "57014"  # PostgreSQL: query_canceled, by statement_timeout
-_log = structlog.get_logger("eventlog.inbox")
+from eventlog.event import Event
+from servicekit.database import insert_new
 
 
-def declare_inbox(metadata: MetaData) -> Table:
-    """Adds the inbox to a service's tables; its migration creates it as it does its own."""
-    return Table(
-        "inbox",
-        metadata,
-        Column("event_id", Text, primary_key=True),
-        Column("stream", Text, primary_key=True),
-        Column("reader", Text, primary_key=True),  # the group
-        Column("position", BigInteger, nullable=False),  # where it was delivered from, the first time
-        Column("handled_at", BigInteger, nullable=False),  # ms
-        Index("ix_inbox_stream_reader_position", "stream", "reader", "position"),
+@dataclass(frozen=True, slots=True)
+class InboxTables:
+    """The two tables of a reader."""
+
+    notes: Table
+    floors: Table
+
+
+def declare_inbox(metadata: MetaData) -> InboxTables:
+    """Adds the inbox to a service's tables; its migration creates them as it does its own."""
+    return InboxTables(
+        notes=Table(
+            "inbox",
+            metadata,
+            Column("event_id", Text, primary_key=True),
+            Column("stream", Text, primary_key=True),
+            Column("reader", Text, primary_key=True),  # the group
+            Column("position", BigInteger, nullable=False),  # where it was delivered from, the first time
+            Column("handled_at", BigInteger, nullable=False),  # ms
+            Index("ix_inbox_stream_reader_position", "stream", "reader", "position"),
+        ),
+        floors=Table(
+            "inbox_floors",
+            metadata,
+            Column("stream", Text, primary_key=True),
+            Column("reader", Text, primary_key=True),
+            Column("position", BigInteger, nullable=False),
+            Column("occurred_before", BigInteger, nullable=False),  # ms
+        ),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """Notes of events at or below `position` that occurred before `occurred_before` (ms) may have been forgotten."""
+
+    position: int = 0
+    occurred_before: int = 0
+
+    def covers(self, event: Event, position: int) -> bool:
+        """Whether the event had its effect so long ago that its note may be gone."""
+        return position <= self.position and event.occurred_at < self.occurred_before
 
 
 class Inbox:
     """The notes of one group about one stream."""
 
-    def __init__(self, table: Table, *, stream: str, reader: str) -> None:
-        self._table = table
+    def __init__(self, tables: InboxTables, *, stream: str, reader: str) -> None:
+        self._notes = tables.notes
+        self._floors = tables.floors
         self.stream = stream
         self.reader = reader
 
-    def first_time(self, tx: Connection, event: Event, position: int, *, at: int) -> bool:
+    def first_time(self, tx: Connection, event: Event, position: int, *, at: int, floor: Floor | None = None) -> bool:
         """Notes the event (`at` in ms); False when it was noted before, and its effect is there.
 
         Of several transactions at once exactly one is told True; the others wait for it, and if it fails the next is.
+        `floor` spares a look when the transaction has it already.
         """
+        if (floor or self.floor(tx)).covers(event, position):
+            return False
         values = {
             "event_id": event.id,
             "stream": self.stream,
@@ -64,176 +86,51 @@ class Inbox:
             "position": position,
             "handled_at": at,
         }
-        return insert_new(tx, self._table, values)
+        return insert_new(tx, self._notes, values)
 
-    def forget(self, tx: Connection, *, settled: int, before: int, limit: int) -> int:
-        """Deletes at most `limit` notes at or below position `settled` and before `before` (ms); returns how many."""
-        table = self._table
-        key = (table.c.event_id, table.c.stream, table.c.reader)
+    def floor(self, tx: Connection) -> Floor:
+        """Below what notes may be gone."""
+        floors = self._floors
+        row = tx.execute(
+            select(floors.c.position, floors.c.occurred_before).where(
+                floors.c.stream == self.stream, floors.c.reader == self.reader
+            )
+        ).one_or_none()
+        return Floor() if row is None else Floor(row.position, row.occurred_before)
+
+    def forget(self, tx: Connection, *, settled: int, before: int, slack: int = 0, limit: int) -> int:
+        """Deletes at most `limit` notes at or below position `settled` and before `before` (ms); returns how many.
+
+        `slack` (ms): by so much the producer's clock may be ahead of this one.
+        """
+        notes = self._notes
+        key = (notes.c.event_id, notes.c.stream, notes.c.reader)
         old = (
             select(*key)
             .where(
-                table.c.stream == self.stream,
-                table.c.reader == self.reader,
-                table.c.position <= settled,
-                table.c.handled_at < before,
+                notes.c.stream == self.stream,
+                notes.c.reader == self.reader,
+                notes.c.position <= settled,
+                notes.c.handled_at < before,
             )
             .limit(limit)
         )
-        return len(tx.execute(delete(table).where(tuple_(*key).in_(old)).returning(table.c.event_id)).all())
+        gone = len(tx.execute(delete(notes).where(tuple_(*key).in_(old)).returning(notes.c.event_id)).all())
+        if gone:
+            self._raise_floor(tx, settled, before + slack)
+        return gone
 
-
-@dataclass(frozen=True, slots=True)
-class _Arrival:
-    event: Event
-    position: int
-    message: Message
-    reaction: Reaction
-    result: "asyncio.Future[Outcome]"
-
-
-@dataclass(frozen=True, slots=True)
-class _Ending:
-    """Of one arrival in a transaction: an exception has undone it."""
-
-    outcome: Outcome | Exception
-    returned: object = None
-
-
-class Reactions:
-    """Calls reactions in SQL, each event once. A `Handler` for a `Consumer`.
-
-    `reactions` maps message types to functions `react(tx, event, message)`, which run in a worker thread, in the
-    transaction that also notes the event. They may run again when that transaction has to, so they have no effect
-    outside of it. What they return, unless it is None, goes to `committed` after the commit, in the event loop: for
-    live pushes and the like, which may get lost when the process dies there.
-
-    Readers are tolerant: a type that is not in `reactions` is acknowledged and counted, and a revision above
-    `revisions` (1 where it names none) is counted and read.
-
-    Events that arrive together share a transaction, a savepoint each: a commit is what costs. One that fails takes none
-    of the others with it.
-    """
-
-    def __init__(
-        self,
-        database: Database,
-        inbox: Inbox,
-        reactions: Mapping[type[Message], Reaction],
-        *,
-        metrics: ConsumerMetrics,
-        committed: Callable[[Sequence[object]], None] | None = None,
-        revisions: Mapping[type[Message], int] | None = None,
-        retention: float = 7 * 24 * 3600.0,
-        together: int = 64,
-    ) -> None:
-        self._database = database
-        self._inbox = inbox
-        self._known = {kind.DESCRIPTOR.full_name: (kind, reaction) for kind, reaction in reactions.items()}
-        self._revisions = {kind.DESCRIPTOR.full_name: number for kind, number in (revisions or {}).items()}
-        self._newer = metrics.newer.labels(inbox.stream, inbox.reader)
-        self._committed = committed
-        self._retention = retention
-        self._together = together
-        self._arrived: list[_Arrival] = []
-        self._working: asyncio.Task[None] | None = None
-
-    async def handle(self, event: Event, position: int) -> Outcome:
-        """See `Handler`. What the reaction raises comes out here."""
-        known = self._known.get(event.type)
-        if known is None:
-            return Outcome.UNKNOWN
-        kind, reaction = known
-        if event.version > self._revisions.get(event.type, 1):
-            self._newer.inc()
-        result: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._arrived.append(_Arrival(event, position, read_as(event, kind), reaction, result))
-        if self._working is None:
-            self._working = asyncio.create_task(self._work())
-        return await result
-
-    async def forget(self, settled: int) -> None:
-        """See `Handler`."""
-
-        def work(tx: Connection) -> int:
-            before = self._database.now(tx) - round(self._retention * 1000)
-            return self._inbox.forget(tx, settled=settled, before=before, limit=_FORGET)
-
-        while settled and await self._database.run(work) == _FORGET:
-            pass
-
-    async def _work(self) -> None:
-        """Runs while there is something to do, and no longer: nobody has to stop it."""
-        try:
-            while self._arrived:
-                batch, self._arrived = self._arrived[: self._together], self._arrived[self._together :]
-                # In one order everywhere, so that two replicas with the same events do not wait for each other.
-                await self._commit(sorted(batch, key=lambda arrival: arrival.position))
-        finally:
-            self._working = None
-
-    async def _commit(self, batch: Sequence[_Arrival]) -> None:
-        try:
-            endings = await self._database.run(lambda tx: self._react(tx, batch))
-        except ServiceError as error:
-            _fail(batch, error)
-        except Exception as error:
-            if len(batch) == 1:
-                _fail(batch, error)
-                return
-            # One of them spoils the commit: that must not count against the others.
-            for arrival in batch:
-                await self._commit([arrival])
-        except BaseException:
-            _fail(batch, Later("CUT_OFF"))
-            raise
-        else:
-            self._tell(batch, endings)
-
-    def _react(self, tx: Connection, batch: Sequence[_Arrival]) -> list[_Ending]:
-        at = self._database.now(tx)
-        endings: list[_Ending] = []
-        for arrival in batch:
-            try:
-                with tx.begin_nested(), request_context({"traceparent": arrival.event.traceparent}):
-                    if self._inbox.first_time(tx, arrival.event, arrival.position, at=at):
-                        returned = arrival.reaction(tx, arrival.event, arrival.message)
-                        ending = _Ending(Outcome.HANDLED, returned)
-                    else:
-                        ending = _Ending(Outcome.REPEATED)
-            except DBAPIError as error:
-                if _spoils_transaction(error):
-                    raise
-                ending = _Ending(error)
-            except Exception as error:
-                ending = _Ending(error)
-            endings.append(ending)
-        return endings
-
-    def _tell(self, batch: Sequence[_Arrival], endings: Sequence[_Ending]) -> None:
-        for arrival, ending in zip(batch, endings, strict=True):
-            if isinstance(ending.outcome, Exception):
-                _fail([arrival], ending.outcome)
-            elif not arrival.result.done():
-                arrival.result.set_result(ending.outcome)
-        returned = [ending.returned for ending in endings if ending.returned is not None]
-        if returned and self._committed is not None:
-            try:
-                self._committed(returned)
-            except Exception:
-                _log.exception("what follows a commit failed", stream=self._inbox.stream, group=self._inbox.reader)
-
-
-def _fail(batch: Sequence[_Arrival], error: Exception) -> None:
-    for arrival in batch:
-        # One that is done was given up by its consumer: the event comes again, and is recognised if it had its effect.
-        if not arrival.result.done():
-            arrival.result.set_exception(error)
-
-
-def _spoils_transaction(error: DBAPIError) -> bool:
-    """Whether rolling back to the savepoint is not enough."""
-    if lost_against_another(error) or error.connection_invalidated:
-        return True
-    # A statement that took too long is the event's own trouble.
-    return isinstance(error, OperationalError) and getattr(error.orig, "sqlstate", None) != _TOOK_TOO_LONG
+    def _raise_floor(self, tx: Connection, position: int, before: int) -> None:
+        insert = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
+        floors = self._floors
+        statement = insert(floors).values(
+            stream=self.stream, reader=self.reader, position=position, occurred_before=before
+        )
+        # Two replicas that forget at once: the higher of each, never back.
+        higher = {
+            column: case(
+                (floors.c[column] > statement.excluded[column], floors.c[column]), else_=statement.excluded[column]
+            )
+            for column in ("position", "occurred_before")
+        }
+        tx.execute(statement.on_conflict_do_update(index_elements=[floors.c.stream, floors.c.reader], set_=higher))

@@ -33,7 +33,7 @@ from servicekit.telemetry import request_context
 STREAM = "orders.events"
 metadata = MetaData()
 tables = declare_outbox(metadata)
-inbox_table = declare_inbox(metadata)
+inbox_tables = declare_inbox(metadata)
 effects = Table(
     "effects",
     metadata,
@@ -307,6 +307,11 @@ async def test_only_what_everyone_has_is_forgotten(shop: Shop) -> None:
     await shop.tell("ord_1", 6)
     relay = shop.relay(required=["notifications"])
     await shop.drained(relay)
+    others = shop.stream.group("others")
+    await others.join()
+    await others.done(await others.read("me", 9, 0))
+    moment = await shop.database.read(shop.database.now)
+    shop.database._now = lambda: moment + 1000
     await relay.tidy()
     assert len(await shop.rows()) == 6
     group = shop.stream.group("notifications")
@@ -314,8 +319,6 @@ async def test_only_what_everyone_has_is_forgotten(shop: Shop) -> None:
     deliveries = await group.read("me", 4, 0)
     await group.bury(deliveries[1], "POISON", "", limit=10)
     await group.done([deliveries[0], *deliveries[2:]])
-    moment = await shop.database.read(shop.database.now)
-    shop.database._now = lambda: moment + 1000
     await relay.tidy()
     assert await shop.rows() == [2, 3, 4, 5, 6]  # 2 is a dead letter: a lost stream would lose it
     assert await group.settled() == 1
@@ -364,7 +367,7 @@ class Reader:
         self.told: list[object] = []
         self.metrics = ConsumerMetrics(CollectorRegistry())
         self.database = database
-        self.inbox = Inbox(inbox_table, stream=STREAM, reader="notifications")
+        self.inbox = Inbox(inbox_tables, stream=STREAM, reader="notifications")
         self.reactions = Reactions(
             database,
             self.inbox,
@@ -438,7 +441,7 @@ async def test_one_that_fails_takes_none_of_its_company_along(database: Database
     )
     assert [type(result) for result in results] == [Outcome, NeverRetry, LookupError, Outcome]
     assert await reader.effects() == ["ord_1", "ord_4"]
-    noted = select(func.count()).select_from(inbox_table)
+    noted = select(func.count()).select_from(inbox_tables.notes)
     assert await database.read(lambda tx: tx.execute(noted).scalar_one()) == 2
     assert reader.told == ["ord_1", "ord_4"]
     # Nothing of it was noted: when its trouble is over, it has its effect.
@@ -490,16 +493,34 @@ async def test_notes_are_kept_until_the_producer_is_done_with_them(database: Dat
     database._now = lambda: moment + 1000
     await reader.reactions.forget(0)
     await reader.reactions.forget(3)
-    query = select(inbox_table.c.position).order_by(inbox_table.c.position)
+    query = select(inbox_tables.notes.c.position).order_by(inbox_tables.notes.c.position)
     assert await database.read(lambda tx: list(tx.execute(query).scalars())) == [4, 5]
     assert await reader.reactions.handle(event(4), 4) is Outcome.REPEATED
 
 
+async def test_an_event_whose_note_is_forgotten_is_still_known(database: Database) -> None:
+    """A stream that was put back to a state of long ago brings it once more."""
+    reader = Reader(database)
+    for n in range(1, 4):
+        await reader.reactions.handle(event(n), n)
+    moment = await database.read(database.now)
+    database._now = lambda: moment + 1000
+    await reader.reactions.forget(2)
+    for n in range(1, 4):
+        assert await reader.reactions.handle(event(n), n) is Outcome.REPEATED
+    # But a producer that went back too gives positions anew, to what happens now.
+    today = decoded(Event(**{**_fields(event(9)), "occurred_at": moment + 2000}).encoded())
+    assert await reader.reactions.handle(today, 1) is Outcome.HANDLED
+    database._now = lambda: moment - 1000
+    await reader.reactions.forget(1)  # another replica, behind: the floor does not go back
+    assert await reader.reactions.handle(event(2), 2) is Outcome.REPEATED
+
+
 async def test_notes_of_other_groups_and_streams_are_their_own(database: Database) -> None:
-    ours = Inbox(inbox_table, stream=STREAM, reader="notifications")
+    ours = Inbox(inbox_tables, stream=STREAM, reader="notifications")
     others = [
-        Inbox(inbox_table, stream=STREAM, reader="billing"),
-        Inbox(inbox_table, stream="identity.events", reader="notifications"),
+        Inbox(inbox_tables, stream=STREAM, reader="billing"),
+        Inbox(inbox_tables, stream="identity.events", reader="notifications"),
     ]
     for inbox in (ours, *others):
         assert await database.run(lambda tx, inbox=inbox: inbox.first_time(tx, event(1), 1, at=0))
