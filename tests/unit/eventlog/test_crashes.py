@@ -202,9 +202,10 @@ class World:
         group = MortalGroup(self.stream, life)
         database = MortalDatabase(self.database, life)
         inbox = Inbox(inbox_tables, stream=STREAM, reader=GROUP)
+        reactions = Reactions(database, inbox, {OrderPlaced: self.react}, metrics=metrics, retention=0.0, together=3)
         consumer = Consumer(
             group,
-            Reactions(database, inbox, {OrderPlaced: self.react}, metrics=metrics, retention=0.0, together=3),
+            reactions,
             name=f"consumer-{next(self.names)}",
             metrics=metrics,
             patience=Patience(delays=Delays(first=0.0, longest=0.0, lease=30.0), crashes=10_000),
@@ -226,6 +227,8 @@ class World:
             _, other = group_of_errors.split(Killed)
             if other is not None:
                 raise
+        with contextlib.suppress(Killed):
+            await reactions.forget(await group.settled())
 
     def remember(self) -> None:
         names = ("_last", "_settled", "_entries", "_groups", "_letters")
