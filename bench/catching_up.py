@@ -4,24 +4,25 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from statistics import median
 
 import grpc.aio
-from sqlalchemy import Connection
+from sqlalchemy import Connection, insert, select, update
 
 from bench.figures import Figure, Say, Scale, counted, duration
 from bench.system import System
 from bench.waiting import until, until_fresh
 from devstack.stack import free_port
-from identity.app import assemble
-from identity.revocations import RevocationLog
+from identity.app import Parts, assemble
 from identity.settings import Settings
+from identity.storage import exclusive, log_state, revocations
 from rescind.client_credentials import ClientCredentials
 from rescind.connect import IDENTITY_AUDIENCE, Addresses, connected
 from rescind.feed import PAGE
 from rescind.grpc_source import CHANNEL_OPTIONS, GrpcIdentity
+from rescind.messages import MESSAGE_TYPE, Entry, RevocationMessage, claims_of, digest
 from rescind.redis_source import RedisSource
 
 _BATCH = 250  # revocations in one transaction: it holds identity's database for some 100 ms
@@ -95,7 +96,7 @@ async def _read_replay(system: System) -> int:
 async def _reach(system: System, entries: int, say: Say) -> None:
     """Revokes tokens until that many entries live, and waits until Redis has them.
 
-    A second identity does it, on the same database: signed and numbered like all others, many in one transaction.
+    A second identity does it, on the same database: signed, chained and numbered like all others.
     """
     status = await system.status()
     missing = entries - (status.head - status.floor + 1)
@@ -110,7 +111,7 @@ async def _reach(system: System, entries: int, say: Say) -> None:
         parts = assemble(settings)
         try:
             for done in range(0, missing, _BATCH):
-                await parts.database.run(partial(_revoke, parts.revocations, number=min(_BATCH, missing - done)))
+                await parts.database.run(partial(_append, parts, number=min(_BATCH, missing - done)))
                 await asyncio.sleep(0.02)  # identity's heartbeat wants its turn at the database
         finally:
             await parts.close()
@@ -122,6 +123,27 @@ async def _reach(system: System, entries: int, say: Say) -> None:
         await asyncio.sleep(0.05)
 
 
-def _revoke(log: RevocationLog, tx: Connection, *, number: int) -> None:
-    for _ in range(number):
-        log.revoke_token(tx, secrets.token_urlsafe(16), "BENCH")
+def _append(parts: Parts, tx: Connection, *, number: int) -> None:
+    """Appends revocations as identity does, but writes them in bulk: one by one, tens of thousands take minutes."""
+    key = parts.keyring.signing_key(tx, "log")
+    state = tx.execute(exclusive(select(log_state))).one()
+    at, prev, rows = time.time_ns() // 1_000_000, state.head_hash, []
+    for pos in range(state.head + 1, state.head + 1 + number):
+        entry = Entry("token", secrets.token_urlsafe(16))
+        message = RevocationMessage(state.log, pos, prev, (entry,), "BENCH", at)
+        signed = key.sign(MESSAGE_TYPE, claims_of(message, parts.settings.issuer, f"{state.log}:{pos}")).encode()
+        prev = digest(signed)
+        rows.append(
+            {
+                "log": state.log,
+                "pos": pos,
+                "message": signed,
+                "hash": prev,
+                "entries": [asdict(entry)],
+                "cause": message.cause,
+                "at": at,
+                "dead_at": at + state.longest_life,
+            }
+        )
+    tx.execute(insert(revocations), rows)
+    tx.execute(update(log_state).values(head=rows[-1]["pos"], head_hash=prev))

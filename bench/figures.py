@@ -45,11 +45,11 @@ FULL = Scale(
     rounds=31,
     held=(1_000, 100_000, 1_000_000),
     weighed=1_000_000,
-    revocations=250,
+    revocations=200,
     verifiers=(1, 4),
     asked=20,
     to_catch_up=(1_000, 50_000),
-    catch_ups=5,
+    catch_ups=3,
 )
 TINY = Scale(
     tokens=10,
@@ -77,6 +77,8 @@ def counted(number: int) -> str:
 
 def duration(seconds: float) -> str:
     """In the unit that fits."""
+    if seconds == 0:
+        return "0"
     for least, unit in ((1.0, "s"), (1e-3, "ms")):
         if seconds >= least:
             return f"{seconds / least:.2f} {unit}"

@@ -73,7 +73,7 @@ async def _run(quiet: bool, ports: Ports) -> None:
         await stack.__aenter__()
     try:
         async with controlled(stack, folder):
-            _welcome(time.monotonic() - started, stack.addresses)
+            _welcome(time.monotonic() - started, stack.addresses, stack.redis_url)
             ended = asyncio.create_task(stack.watch())
             stopped = asyncio.create_task(stop.wait())
             await asyncio.wait((ended, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -86,11 +86,12 @@ async def _run(quiet: bool, ports: Ports) -> None:
             await stack.stop()
 
 
-def _welcome(seconds: float, at: Addresses) -> None:
+def _welcome(seconds: float, at: Addresses, redis_url: str) -> None:
     console.print(f"[bold]Rescind is up[/bold] after {seconds:.1f} s. Ctrl-C stops it.\n")
     console.print(f"  sign in      {at.issuer}/login   (then your account: change password, sign out)")
     console.print(f"  people       {ALICE}  {BOB}  {ADMIN}   password: {PASSWORD}")
     console.print(f"  orders       {at.orders}/docs    gRPC {at.orders_grpc}")
+    console.print(f"  revocations  {redis_url}    (for a service of your own: libs/rescind/README.md)")
     console.print(f"  discovery    {at.issuer}/.well-known/openid-configuration")
     console.print("  the story    make demo   (in another terminal; it breaks this stack on purpose, and mends it)\n")
 

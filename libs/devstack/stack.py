@@ -196,7 +196,13 @@ class Stack:
 
     def _made(self, part: Part) -> Process:
         if part == "redis":
-            options = {"port": self._ports.redis, "bind": "127.0.0.1", "save": "", "appendonly": "no"}
+            options = {
+                "port": self._ports.redis,
+                "bind": "127.0.0.1",
+                "save": "",
+                "appendonly": "no",
+                "loglevel": "warning",
+            }
             options |= {"maxmemory-policy": "noeviction", "dir": str(self._folder)}
             arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
             return Process(part, [redis_server(), *arguments], {}, self._on_line)

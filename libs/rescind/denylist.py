@@ -1,8 +1,9 @@
 """The entries a process holds, and the one question: does any of them match this token?
 
-**Why it is fast.** A token, session or grant that was revoked is one key in one dict; a subject or client is one
-generation in another. A lookup is a handful of dict probes, whatever the number of entries. The keys of a token are
-computed once, when it is first verified, and kept with it.
+**Why it is fast.** A token, session or grant that was revoked is one key in the dict of its kind; a subject or client
+is one generation in another. A lookup is a handful of dict probes, whatever the number of entries. A dict that outgrew
+the processor's caches answers several times slower than a small one: kinds are apart so that a million entries of one
+kind slow one probe and not three. The keys of a token are computed once, when it is first verified, and kept with it.
 
 **Why it cannot grow without bound.** Every entry has a position in the log, and identity names the *floor* in every
 heartbeat: the oldest position that can still match a living token. A token lives fifteen minutes, so an entry is
@@ -26,18 +27,21 @@ from hashlib import sha256
 
 from rescind.claims import Principal
 from rescind.errors import RevocationKind, RevokedToken
-from rescind.messages import ENTRY_KINDS, Entry, EntryKind
+from rescind.messages import Entry, EntryKind
 
+_MARKED: tuple[EntryKind, ...] = ("token", "session", "grant")  # in this order `match` looks
 _SEGMENT = 1024  # keys per segment of the order: large enough to be cheap, small enough to be freed soon
 _SHRINK = 8  # the dict is made anew when it holds less than this part of what it once held
-_MAX_SHARED = 1024  # different (kind, cause) pairs that share their value
+_MAX_SHARED = 1024  # different causes that are kept once
 
 
 @dataclass(frozen=True, slots=True)
 class TokenKeys:
     """What of a token the denylist is asked about: computed once per token."""
 
-    ids: tuple[int, ...]
+    tokens: tuple[int, ...]
+    session: int | None
+    grant: int | None
     subject: str
     gen: int | None
     client_id: str
@@ -46,14 +50,10 @@ class TokenKeys:
 
 def keys_of(principal: Principal) -> TokenKeys:
     """The keys under which `principal`'s token may be refused."""
-    ids: list[tuple[EntryKind, str | None]] = [
-        ("token", principal.jti),
-        ("token", principal.ojti),
-        ("session", principal.sid),
-        ("grant", principal.gid),
-    ]
     return TokenKeys(
-        ids=tuple(_key(kind, id_) for kind, id_ in ids if id_ is not None),
+        tokens=tuple(_key("token", id_) for id_ in (principal.jti, principal.ojti) if id_ is not None),
+        session=None if principal.sid is None else _key("session", principal.sid),
+        grant=None if principal.gid is None else _key("grant", principal.gid),
         subject=principal.subject,
         gen=principal.gen,
         client_id=principal.client_id,
@@ -63,12 +63,6 @@ def keys_of(principal: Principal) -> TokenKeys:
 
 def _key(kind: EntryKind, id_: str) -> int:
     return int.from_bytes(sha256(f"{kind}:{id_}".encode()).digest()[:16])
-
-
-@dataclass(frozen=True, slots=True)
-class _Mark:
-    kind: EntryKind
-    cause: str
 
 
 @dataclass(slots=True)
@@ -92,23 +86,23 @@ class Denylist:
     """What is refused. Not thread-safe: one event loop owns it."""
 
     def __init__(self) -> None:
-        self._marks: dict[int, _Mark] = {}
+        self._marks: dict[EntryKind, dict[int, str]] = {kind: {} for kind in _MARKED}  # causes
         self._order: deque[_Segment] = deque()
-        self._most = 0  # marks at once, since the dict was last made smaller
+        self._most = dict.fromkeys(_MARKED, 0)  # marks at once, since the dict was last made smaller
         self._again: dict[int, int] = {}  # keys that came more than once: their latest position
-        self._shared: dict[tuple[EntryKind, str], _Mark] = {}
+        self._shared: dict[str, str] = {}  # causes, each once
         self._subjects: dict[str, _Generation] = {}
         self._clients: dict[str, _Generation] = {}
         self._generation_order: deque[tuple[int, EntryKind, str]] = deque()
-        self._counts: dict[EntryKind, int] = dict.fromkeys(ENTRY_KINDS, 0)
 
     def __len__(self) -> int:
         """How many entries are held."""
-        return len(self._marks) + len(self._subjects) + len(self._clients)
+        return sum(map(len, self._marks.values())) + len(self._subjects) + len(self._clients)
 
     def counts(self) -> dict[EntryKind, int]:
         """How many entries of each kind are held."""
-        return {**self._counts, "subject": len(self._subjects), "client": len(self._clients)}
+        marked = {kind: len(marks) for kind, marks in self._marks.items()}
+        return {**marked, "subject": len(self._subjects), "client": len(self._clients)}
 
     def add(self, pos: int, entry: Entry, cause: str) -> None:
         """Refuses, from now on, what `entry` matches. Adding it again changes nothing."""
@@ -128,14 +122,15 @@ class Denylist:
                 if again > pos:
                     continue  # it came again later, and stays until that position is below the floor
                 del self._again[key]
-            mark = self._marks.pop(key, None)
-            if mark is not None:
-                self._counts[mark.kind] -= 1
-        if len(self._marks) * _SHRINK < self._most:
-            # A dict never gives back what it once needed; after a storm of revocations, this does.
-            self._marks = dict(self._marks)
-            self._most = len(self._marks)
-        if not self._marks:
+            for marks in self._marks.values():
+                if marks.pop(key, None) is not None:
+                    break
+        for kind, marks in self._marks.items():
+            if len(marks) * _SHRINK < self._most[kind]:
+                # A dict never gives back what it once needed; after a storm of revocations, this does.
+                self._marks[kind] = dict(marks)
+                self._most[kind] = len(marks)
+        if not any(self._marks.values()):
             self._shared.clear()
         order = self._generation_order
         while order and order[0][0] < floor:
@@ -148,11 +143,14 @@ class Denylist:
 
     def match(self, keys: TokenKeys) -> RevokedToken | None:
         """The refusal if any entry matches, else None."""
-        marks = self._marks
-        for id_ in keys.ids:
-            if id_ in marks:
-                mark = marks[id_]
-                return RevokedToken(mark.kind, mark.cause)
+        tokens, sessions, grants = self._marks.values()
+        for token in keys.tokens:
+            if token in tokens:
+                return RevokedToken("token", tokens[token])
+        if keys.session is not None and keys.session in sessions:
+            return RevokedToken("session", sessions[keys.session])
+        if keys.grant is not None and keys.grant in grants:
+            return RevokedToken("grant", grants[keys.grant])
         if keys.gen is not None:
             subject = self._subjects.get(keys.subject)
             if subject is not None and keys.gen < subject.gen:
@@ -168,18 +166,17 @@ class Denylist:
             return id_ in self._subjects
         if kind == "client":
             return id_ in self._clients
-        return kind != "key" and _key(kind, id_) in self._marks
+        return kind != "key" and _key(kind, id_) in self._marks[kind]
 
     def _mark(self, pos: int, entry: Entry, cause: str) -> None:
-        key = _key(entry.kind, entry.id)
-        if key in self._marks:
+        key, marks = _key(entry.kind, entry.id), self._marks[entry.kind]
+        if key in marks:
             self._again[key] = max(pos, self._again.get(key, 0))
         else:
             if len(self._shared) >= _MAX_SHARED:
                 self._shared.clear()
-            self._marks[key] = self._shared.setdefault((entry.kind, cause), _Mark(entry.kind, cause))
-            self._counts[entry.kind] += 1
-            self._most = max(self._most, len(self._marks))
+            marks[key] = self._shared.setdefault(cause, cause)
+            self._most[entry.kind] = max(self._most[entry.kind], len(marks))
         if not self._order or len(self._order[-1].keys) >= _SEGMENT:
             self._order.append(_Segment())
         segment = self._order[-1]

@@ -57,7 +57,8 @@ class GuardObserver:
 class Guard:
     """Lets requests pass or refuses them. Run it beside your server: `async with guard.running(): ...`.
 
-    `introspector` may be missing: then nobody ever answers. `ask_timeout` (seconds) bounds what a request waits for it.
+    `introspector` may be missing: then nobody ever answers. `ask_timeout` (seconds) bounds what a request waits for it,
+    and what it waits for keys.
     """
 
     def __init__(
@@ -103,7 +104,9 @@ class Guard:
             principal = self.verifier.verify_unless_revoked_later(unverified_token)
         except (UnknownKey, KeysUnavailable):
             # The key set may be behind: one fetch, shared and cooled down, and one more look.
-            await asyncio.gather(*(keyset.refresh() for keyset in self._keys))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._ask_timeout):
+                    await asyncio.gather(*(keyset.refresh() for keyset in self._keys))
             principal = self.verifier.verify_unless_revoked_later(unverified_token)
         if not scopes <= principal.scopes:
             raise InsufficientScope(scopes)  # whatever else is true of it, and before anybody is asked

@@ -119,6 +119,7 @@ class RemoteKeySet:
         self._keys: Mapping[str, RSAPublicKey] = {}
         self._fetched_at = float("-inf")
         self._asked_at = float("-inf")
+        self._ended = 0  # how many fetches
         self._fetching = asyncio.Lock()
 
     def key(self, kid: str) -> RSAPublicKey | None:
@@ -139,8 +140,10 @@ class RemoteKeySet:
         """Fetches again, unless that was done within the cooldown. Concurrent callers wait for one fetch."""
         if self._monotonic() - self._asked_at < self._cooldown and not self._fetching.locked():
             return
+        ended = self._ended
         async with self._fetching:
-            if self._monotonic() - self._asked_at < self._cooldown:
+            # Whoever waited for a fetch that was slower than the cooldown does not start another.
+            if self._ended != ended or self._monotonic() - self._asked_at < self._cooldown:
                 return
             self._asked_at = self._monotonic()
             try:
@@ -148,6 +151,7 @@ class RemoteKeySet:
                 self._fetched_at = self._monotonic()
             except Exception as failure:  # whatever went wrong, the keys we have are better than none
                 _log.warning("fetching keys failed: %s", type(failure).__name__)
+            self._ended += 1
 
 
 def public_keys(jwks: bytes) -> Mapping[str, RSAPublicKey]:

@@ -221,11 +221,11 @@ class Ledger:
         knowledge, at = self.knowledge, heard.heartbeat.at / 1000
         if knowledge.denylist.drop_below(heard.heartbeat.floor):
             # What was dropped was dead by identity's clock. Ours may be behind, or identity's be set back: from now on
-            # it is at least as late here as it was there, so no token comes back to life that an entry had matched.
+            # it is at least as late here as it was there (see _accept), so no token that an entry had matched comes
+            # back to life.
             self._dropped_at = max(self._dropped_at, at)
-            knowledge.at_least = max(knowledge.at_least, at)
-        if heard.origin is not None:
-            knowledge.fresh_until = max(knowledge.fresh_until, heard.origin + self._max_staleness)
+        if heard.origin is not None and heard.origin + self._max_staleness > knowledge.fresh_until:
+            knowledge.fresh_until = heard.origin + self._max_staleness
             self._observer.renewed(self._chain.log, self._chain.position)
 
     def _continue(self, collected: Collected) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from identity.app import build as build_identity
 from orders.app import build as build_orders
 from orders.settings import Settings
 from servicekit.lifecycle import Ports, Service, serve
+from support.eventually import eventually
 from support.identity_front import ALICE, IDENTITY, LOOPBACK, ORDERS, PASSWORD, front_settings, quick_passwords, seed
 from support.orders_wires import GrpcWire, HttpWire, Refused, Wire
 
@@ -106,14 +107,12 @@ async def system(tmp_path: Path, redis_url: str) -> AsyncIterator[System]:
         stub = revocations_pb2_grpc.RevocationsServiceStub(to_identity)
         metrics_url = f"http://127.0.0.1:{orders.metrics}/metrics"
         system = System(issuer, (HttpWire(at_orders), GrpcWire(to_orders)), client, stub, service, url, metrics_url)
-        await _eventually(lambda: service.ready().ready)
+
+        async def ready() -> bool:
+            return service.ready().ready
+
+        await eventually(ready, within=10)
         yield system
-
-
-async def _eventually(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
 
 
 async def _refused(wire: Wire, token: str) -> Refused:

@@ -36,7 +36,7 @@ async def test_the_story_is_told_to_its_end_and_leaves_no_process(tmp_path: Path
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 async def test_run_stays_up_until_it_is_told_and_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
     async with command(tmp_path, "run", "--free-ports", "--quiet") as process:
         assert process.stdout is not None

@@ -135,6 +135,12 @@ class AgainstTheModel(RuleBasedStateMachine):
             assert self.model.refuses(bearer)  # what is below the floor may outlive it a little, and nothing else
 
     @invariant()
+    def all_that_lives_is_held(self) -> None:
+        for pos, entry in self.model.entries:
+            if pos >= self.floor:
+                assert self.denylist.matches(entry.kind, entry.id)
+
+    @invariant()
     def counts_are_true(self) -> None:
         counts = self.denylist.counts()
         assert sum(counts.values()) == len(self.denylist)
@@ -144,8 +150,8 @@ class AgainstTheModel(RuleBasedStateMachine):
         self.denylist.drop_below(self.head + 100)
         assert len(self.denylist) == 0
         assert self.denylist.counts() == dict.fromkeys(ENTRY_KINDS, 0)
-        inside = (self.denylist._marks, self.denylist._order, self.denylist._again, self.denylist._generation_order)
-        assert not any(inside)
+        kept = (self.denylist._order, self.denylist._again, self.denylist._generation_order)
+        assert not any((*self.denylist._marks.values(), *kept))
 
 
 TestAgainstTheModel = AgainstTheModel.TestCase
@@ -163,6 +169,17 @@ def test_generations_only_rise_in_whatever_order_they_come(entries: list[Entry])
         return refusal and refusal.reason
 
     assert [reason(gen) for gen in range(6)] == [*2 * ["TOKEN_REVOKED"], *3 * ["TOKEN_STALE"], None]
+
+
+def test_what_came_again_stays_until_its_latest_position_is_dead() -> None:
+    for entry in (Entry("token", "a"), Entry("subject", "usr_a", gen=2)):
+        denylist = Denylist()
+        denylist.add(1, entry, "FIRST")
+        denylist.add(3, entry, "AGAIN")
+        assert denylist.drop_below(2) is False
+        assert denylist.matches(entry.kind, entry.id)
+        assert denylist.drop_below(4) is True
+        assert not denylist.matches(entry.kind, entry.id)
 
 
 def test_a_refusal_tells_what_was_revoked_and_why() -> None:
@@ -188,7 +205,7 @@ def _filled(entries: int) -> Denylist:
 
 def _bytes_of(denylist: Denylist) -> int:
     """What its containers and keys take; CPython hands out memory in steps of 16."""
-    size = sys.getsizeof(denylist._marks)
+    size = sum(sys.getsizeof(marks) for marks in denylist._marks.values())
     for segment in denylist._order:
         size += sys.getsizeof(segment) + sys.getsizeof(segment.positions) + sys.getsizeof(segment.keys)
         size += sum(-(-sys.getsizeof(key) // 16) * 16 for key in segment.keys)

@@ -300,6 +300,17 @@ async def test_a_reader_that_was_away_for_long_goes_on_from_the_floor(world: Wor
     assert world.observer.catch_ups == [("log", 2)]
 
 
+async def test_what_waits_for_the_dead_is_let_go(world: World) -> None:
+    for name in "abcdef":
+        world.revoke(name, push=name == "c")
+    world.log.floor = 5
+    world.beat()
+    assert await world.feed.catch_up()
+    assert world.feed.knowledge.position == 6
+    assert await world.feed.catch_up()
+    assert world.observer.catch_ups == [("log", 2)]
+
+
 async def test_more_pushes_than_we_keep_are_caught_up_with(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rescind.ledger.MAX_PENDING", 5)
     assert MAX_PENDING > 1000
@@ -532,6 +543,16 @@ async def test_two_histories_of_one_log_are_never_fresh_again(world: World, by: 
     assert world.refuses(*"abc")
     world.revoke("E")
     assert world.refuses("E")  # refusing more is always safe
+
+
+async def test_another_hash_at_a_position_that_we_hold_is_another_history(world: World) -> None:
+    world.revoke("a")
+    world.beat()
+    world.log.head, world.log.head_hash = 0, genesis(world.log.log)
+    world.revoke("A", push=False)
+    world.time.advance(1)
+    world.beat()
+    assert world.state is STALE
 
 
 def _new_log(world: World, name: str = "log_new") -> MemoryLog:
