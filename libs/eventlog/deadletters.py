@@ -6,7 +6,7 @@ repository, that the events of a package are in `events.proto`.
 
 import importlib
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,9 +68,3 @@ def _content(event: Event) -> dict[str, Any] | None:
     except (ImportError, AttributeError, DecodeError):
         return None
     return MessageToDict(message, preserving_proto_field_name=True)
-
-
-def missing(ids: Sequence[str], letters: Sequence[DeadLetter]) -> list[str]:
-    """Those of `ids` that are no dead letters."""
-    known = {letter.id for letter in letters}
-    return [number for number in ids if number not in known]
