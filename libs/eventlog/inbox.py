@@ -9,13 +9,13 @@ by its position and older than it by its time was noted once. A stream that is p
 such events; position alone would not do, because a producer whose database went back with it gives positions anew.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import BigInteger, Column, Connection, Index, MetaData, Table, Text, case, delete, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
-from eventlog.event import Event
-from servicekit.database import insert_new
+from eventlog.event import Event, EventId
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,10 @@ class Inbox:
     def __init__(self, tables: InboxTables, *, stream: str, reader: str) -> None:
         self._notes = tables.notes
         self._floors = tables.floors
+        # Made once: putting such a statement together costs more than executing it.
+        noted = tables.notes.c.event_id
+        self._insert_postgresql = postgresql.insert(tables.notes).on_conflict_do_nothing().returning(noted)
+        self._insert_sqlite = sqlite.insert(tables.notes).on_conflict_do_nothing().returning(noted)
         self.stream = stream
         self.reader = reader
 
@@ -77,16 +81,28 @@ class Inbox:
         Of several transactions at once exactly one is told True; the others wait for it, and if it fails the next is.
         `floor` spares a look when the transaction has it already.
         """
-        if (floor or self.floor(tx)).covers(event, position):
-            return False
-        values = {
-            "event_id": event.id,
-            "stream": self.stream,
-            "reader": self.reader,
-            "position": position,
-            "handled_at": at,
-        }
-        return insert_new(tx, self._notes, values)
+        return bool(self.first_times(tx, [(event, position)], at=at, floor=floor))
+
+    def first_times(
+        self, tx: Connection, events: Sequence[tuple[Event, int]], *, at: int, floor: Floor | None = None
+    ) -> set[EventId]:
+        """Like `first_time`, of many events and their positions in one statement: the ids of those that are new."""
+        floor = floor or self.floor(tx)
+        notes = [
+            {
+                "event_id": event.id,
+                "stream": self.stream,
+                "reader": self.reader,
+                "position": position,
+                "handled_at": at,
+            }
+            for event, position in events
+            if not floor.covers(event, position)
+        ]
+        if not notes:
+            return set()
+        insert = self._insert_postgresql if tx.dialect.name == "postgresql" else self._insert_sqlite
+        return {EventId(noted) for noted in tx.execute(insert, notes).scalars()}
 
     def floor(self, tx: Connection) -> Floor:
         """Below what notes may be gone."""

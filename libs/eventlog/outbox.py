@@ -23,6 +23,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     Connection,
+    Executable,
     Index,
     Integer,
     LargeBinary,
@@ -121,6 +122,10 @@ class Outbox:
         self._events = tables.events
         self._sequences = tables.sequences
         self._state = tables.state
+        # Made once: putting such statements together costs more than executing them.
+        self._insert = tables.events.insert().inline()
+        self._count_postgresql = _count(postgresql.insert(tables.sequences), tables.sequences)
+        self._count_sqlite = _count(sqlite.insert(tables.sequences), tables.sequences)
         self.stream = stream
         self._now = now
         self._new_id = new_id
@@ -147,16 +152,15 @@ class Outbox:
             traceparent=outgoing().get("traceparent", ""),
             data=message.SerializeToString(),
         )
-        tx.execute(
-            self._events.insert().values(
-                event_id=event.id,
-                type=event.type,
-                aggregate=aggregate,
-                sequence=event.sequence,
-                envelope=event.encoded(),
-                created_at=happened,
-            )
-        )
+        row = {
+            "event_id": event.id,
+            "type": event.type,
+            "aggregate": aggregate,
+            "sequence": event.sequence,
+            "envelope": event.encoded(),
+            "created_at": happened,
+        }
+        tx.execute(self._insert, row)
         return event
 
     def standing(self, tx: Connection) -> Standing:
@@ -227,15 +231,8 @@ class Outbox:
         return len(gone.all())
 
     def _next_sequence(self, tx: Connection, aggregate: str) -> int:
-        insert = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
-        table = self._sequences
-        statement = (
-            insert(table)
-            .values(aggregate=aggregate, sequence=1)
-            .on_conflict_do_update(index_elements=[table.c.aggregate], set_={"sequence": table.c.sequence + 1})
-            .returning(table.c.sequence)
-        )
-        return int(tx.execute(statement).scalar_one())
+        count = self._count_postgresql if tx.dialect.name == "postgresql" else self._count_sqlite
+        return int(tx.execute(count, {"aggregate": aggregate}).scalar_one())
 
     def _locked_state(self, tx: Connection) -> Standing | None:
         query = select(self._state.c.head, self._state.c.settled).where(self._state.c.stream == self.stream)
@@ -248,3 +245,12 @@ class Outbox:
             return None
         first = insert_new(tx, self._state, {"stream": self.stream, "head": 0, "settled": 0})
         return Standing(0, 0, unplaced=True) if first else None
+
+
+def _count(insert: postgresql.Insert | sqlite.Insert, sequences: Table) -> Executable:
+    """Takes the next number of :aggregate, and keeps its row locked until the transaction ends."""
+    return (
+        insert.values(aggregate=bindparam("aggregate"), sequence=1)
+        .on_conflict_do_update(index_elements=[sequences.c.aggregate], set_={"sequence": sequences.c.sequence + 1})
+        .returning(sequences.c.sequence)
+    )

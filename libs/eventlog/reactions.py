@@ -1,7 +1,7 @@
 """Reactions in SQL: what a service does when something was told, in one transaction with the note that it did.
 
-Events that arrive together share a transaction, a savepoint each, because a commit is what costs. One that fails takes
-none of the others with it.
+Events that arrive together share a transaction, because a commit is what costs. When one of them fails, the transaction
+is undone and made again with a savepoint for each, so that it takes none of the others with it.
 """
 
 import asyncio
@@ -43,6 +43,10 @@ class _Ending:
 
     outcome: Outcome | Exception
     returned: object = None
+
+
+class _OneFailed(Exception):
+    """A reaction failed in company."""
 
 
 class Reactions:
@@ -118,7 +122,10 @@ class Reactions:
 
     async def _commit(self, batch: Sequence[_Arrival]) -> None:
         try:
-            endings = await self._database.run(lambda tx: self._react(tx, batch))
+            try:
+                endings = await self._database.run(lambda tx: self._react(tx, batch))
+            except _OneFailed:
+                endings = await self._database.run(lambda tx: self._react_carefully(tx, batch))
         except ServiceError as error:
             _fail(batch, error)
         except Exception as error:
@@ -135,6 +142,30 @@ class Reactions:
             self._tell(batch, endings)
 
     def _react(self, tx: Connection, batch: Sequence[_Arrival]) -> list[_Ending]:
+        """All of them, or none.
+
+        Raises:
+            _OneFailed: none.
+        """
+        events = [(arrival.event, arrival.position) for arrival in batch]
+        new = self._inbox.first_times(tx, events, at=self._database.now(tx))
+        endings: list[_Ending] = []
+        for arrival in batch:
+            if arrival.event.id not in new:
+                endings.append(_Ending(Outcome.REPEATED))
+                continue
+            new.remove(arrival.event.id)  # it may be here twice
+            try:
+                with request_context({"traceparent": arrival.event.traceparent}):
+                    endings.append(_Ending(Outcome.HANDLED, arrival.reaction(tx, arrival.event, arrival.message)))
+            except Exception as error:
+                if isinstance(error, DBAPIError) and _spoils_transaction(error):
+                    raise
+                raise _OneFailed from error
+        return endings
+
+    def _react_carefully(self, tx: Connection, batch: Sequence[_Arrival]) -> list[_Ending]:
+        """Each of them, or not; whoever fails is undone alone."""
         at = self._database.now(tx)
         floor = self._inbox.floor(tx)
         endings: list[_Ending] = []
