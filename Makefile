@@ -43,6 +43,7 @@ check: $(READY) ## format, lint, types, contracts, architecture
 	$(BIN)/buf lint proto
 	$(BIN)/python tools/proto.py --check
 	$(BIN)/lint-imports
+	$(BIN)/python tools/compliance.py --check
 	@! grep -nE 'https?://|--(extra-)?index-url|--find-links' locks/*.lock || { echo "a lock file names an index host"; exit 1; }
 
 format: $(READY) ## puts the code into its one format

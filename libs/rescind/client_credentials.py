@@ -57,9 +57,10 @@ class ClientCredentials:
                     raise
             return self._token
 
-    def forget(self) -> None:
-        """Fetches a new token at the next call: this one was refused."""
-        self._replace_at = self._expires_at = float("-inf")
+    def forget(self, refused: str) -> None:
+        """Fetches a new token at the next call, if this is the one that was refused and not yet another."""
+        if refused == self._token:
+            self._replace_at = self._expires_at = float("-inf")
 
     async def _fetch(self) -> None:
         asked_at = self._monotonic()
@@ -68,7 +69,7 @@ class ClientCredentials:
                 response = await client.post(self._endpoint, data=self._form, auth=self._auth)
         except httpx2.HTTPError as failure:
             raise NobodyAnswered(type(failure).__name__) from None
-        if response.status_code >= 500:
+        if response.status_code in (502, 503, 504):  # somebody in between says that nobody is there
             raise NobodyAnswered(f"the token endpoint answered {response.status_code}")
         if response.status_code != 200:
             raise PermissionError(f"the token endpoint answered {response.status_code}")

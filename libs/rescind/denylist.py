@@ -89,7 +89,7 @@ class Denylist:
         self._marks: dict[EntryKind, dict[int, str]] = {kind: {} for kind in _MARKED}  # causes
         self._order: deque[_Segment] = deque()
         self._most = dict.fromkeys(_MARKED, 0)  # marks at once, since the dict was last made smaller
-        self._again: dict[int, int] = {}  # keys that came more than once: their latest position
+        self._again: dict[int, int] = {}  # keys that stand in the order more than once: how many times more
         self._shared: dict[str, str] = {}  # causes, each once
         self._subjects: dict[str, _Generation] = {}
         self._clients: dict[str, _Generation] = {}
@@ -116,12 +116,12 @@ class Denylist:
     def drop_below(self, floor: int) -> bool:
         """Forgets what came at positions below `floor`: it can match no living token. True if there was anything."""
         held = len(self)
-        for pos, key in self._pop_below(floor):
-            again = self._again.get(key)
-            if again is not None:
-                if again > pos:
-                    continue  # it came again later, and stays until that position is below the floor
-                del self._again[key]
+        for key in self._pop_below(floor):
+            again = self._again.pop(key, 0)
+            if again:  # it stays until it has left the order altogether: one of the others may be alive
+                if again > 1:
+                    self._again[key] = again - 1
+                continue
             for marks in self._marks.values():
                 if marks.pop(key, None) is not None:
                     break
@@ -151,14 +151,19 @@ class Denylist:
             return RevokedToken("session", sessions[keys.session])
         if keys.grant is not None and keys.grant in grants:
             return RevokedToken("grant", grants[keys.grant])
+        soft: RevokedToken | None = None  # told only if nothing hard matches: it says that a refresh will help
         if keys.gen is not None:
             subject = self._subjects.get(keys.subject)
             if subject is not None and keys.gen < subject.gen:
-                return RevokedToken("subject", subject.cause, soft=keys.gen >= subject.hard_gen)
+                if keys.gen < subject.hard_gen:
+                    return RevokedToken("subject", subject.cause)
+                soft = RevokedToken("subject", subject.cause, soft=True)
         client = self._clients.get(keys.client_id)
         if client is not None and keys.cgen < client.gen:
-            return RevokedToken("client", client.cause, soft=keys.cgen >= client.hard_gen)
-        return None
+            if keys.cgen < client.hard_gen:
+                return RevokedToken("client", client.cause)
+            soft = soft or RevokedToken("client", client.cause, soft=True)
+        return soft
 
     def matches(self, kind: RevocationKind, id_: str) -> bool:
         """Whether an entry of this kind and id is held: for status pages and tests, not for judging tokens."""
@@ -171,7 +176,7 @@ class Denylist:
     def _mark(self, pos: int, entry: Entry, cause: str) -> None:
         key, marks = _key(entry.kind, entry.id), self._marks[entry.kind]
         if key in marks:
-            self._again[key] = max(pos, self._again.get(key, 0))
+            self._again[key] = self._again.get(key, 0) + 1
         else:
             if len(self._shared) >= _MAX_SHARED:
                 self._shared.clear()
@@ -183,16 +188,15 @@ class Denylist:
         segment.positions.append(pos)
         segment.keys.append(key)
 
-    def _pop_below(self, floor: int) -> Iterator[tuple[int, int]]:
+    def _pop_below(self, floor: int) -> Iterator[int]:
         while self._order:
             segment = self._order[0]
             while segment.dropped < len(segment.keys):
-                pos = segment.positions[segment.dropped]
-                if pos >= floor:
+                if segment.positions[segment.dropped] >= floor:
                     return
                 key = segment.keys[segment.dropped]
                 segment.dropped += 1
-                yield pos, key
+                yield key
             self._order.popleft()
 
     def _raise(self, held: dict[str, _Generation], pos: int, entry: Entry, cause: str) -> None:

@@ -33,7 +33,7 @@ class AccessTokens(Protocol):
         """A token that is good for a while."""
         ...
 
-    def forget(self) -> None:
+    def forget(self, refused: str) -> None:
         """That one was refused: the next call gives another."""
         ...
 
@@ -77,13 +77,14 @@ class GrpcIdentity:
         """
         request = ReplayRequest(log=log, after=after, nonce=nonce)
         for last_try in (False, True):
-            call = self._replay(request, timeout=self._replay_timeout, metadata=await self._metadata())
+            token = await self._access_tokens()
+            call = self._replay(request, timeout=self._replay_timeout, metadata=_bearer(token))
             try:
                 async for response in call:
                     yield response.message
                 return
             except grpc.aio.AioRpcError as failure:
-                if last_try or not self._token_was_refused(failure):
+                if last_try or not self._was_refused(failure, token):
                     raise
             finally:
                 call.cancel()
@@ -96,29 +97,27 @@ class GrpcIdentity:
             grpc.aio.AioRpcError: it answered, with an error.
         """
         request = IntrospectRequest(token=unverified_token)
+        token = await self._access_tokens()
         try:
             try:
-                answer = await self._introspect_once(request)
+                response = await self._introspect(request, timeout=self._introspect_timeout, metadata=_bearer(token))
             except grpc.aio.AioRpcError as failure:
-                if not self._token_was_refused(failure):
+                if not self._was_refused(failure, token):
                     raise
-                answer = await self._introspect_once(request)
+                token = await self._access_tokens()
+                response = await self._introspect(request, timeout=self._introspect_timeout, metadata=_bearer(token))
         except grpc.aio.AioRpcError as failure:
             if failure.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                 raise NobodyAnswered(failure.code().name) from None
             raise
-        return answer
-
-    async def _introspect_once(self, request: IntrospectRequest) -> Answer:
-        metadata = await self._metadata()
-        response = await self._introspect(request, timeout=self._introspect_timeout, metadata=metadata)
         return Answer(active=response.active, reason=response.reason)
 
-    def _token_was_refused(self, failure: grpc.aio.AioRpcError) -> bool:
+    def _was_refused(self, failure: grpc.aio.AioRpcError, token: str) -> bool:
         refused = failure.code() is grpc.StatusCode.UNAUTHENTICATED
         if refused:
-            self._access_tokens.forget()
+            self._access_tokens.forget(token)
         return refused
 
-    async def _metadata(self) -> list[tuple[str, str]]:
-        return [("authorization", f"Bearer {await self._access_tokens()}")]
+
+def _bearer(token: str) -> list[tuple[str, str]]:
+    return [("authorization", f"Bearer {token}")]

@@ -43,7 +43,7 @@ def open_session(tx: Connection, issuer: Issuer, proven: Credentials, previous_c
     """
     previous = None if previous_cookie is None else _presented(tx, previous_cookie)
     if previous is not None and previous.user_id == proven.user_id:
-        renewed = _renew(tx, issuer, previous.id, proven)
+        renewed = _renew(tx, issuer, previous, proven)
         if renewed is not None:
             return renewed
     opened = issuer.open_session(tx, proven.user_id, hard_gen_seen=proven.hard_gen)
@@ -58,23 +58,27 @@ def sign_out(tx: Connection, issuer: Issuer, cookie: str) -> Position | None:
     return None if session is None else issuer.revocations.revoke_session(tx, session.id, Cause.SIGNED_OUT)
 
 
-def _presented(tx: Connection, cookie: str) -> Row[Any, Any] | None:
+def _presented(tx: Connection, cookie: str) -> Row[Any, Any, Any] | None:
     """The session of this cookie, dead or alive. Not locked: two that share a row and then want it alone would wait for
     each other.
     """
-    query = select(login_sessions.c.id, login_sessions.c.user_id)
+    query = select(login_sessions.c.id, login_sessions.c.user_id, login_sessions.c.cookie_hash)
     return tx.execute(query.where(login_sessions.c.cookie_hash == secret_digest(cookie))).one_or_none()
 
 
-def _renew(tx: Connection, issuer: Issuer, sid: str, proven: Credentials) -> NewSession | None:
+def _renew(tx: Connection, issuer: Issuer, previous: Row[Any, Any, Any], proven: Credentials) -> NewSession | None:
     user = user_row(tx, proven.user_id)
-    tx.execute(exclusive(select(login_sessions.c.id).where(login_sessions.c.id == sid)))
+    # Once the row is ours: under the cookie still that was presented? Of several windows that were shown the same one,
+    # the first renews the session; the next would take away the cookie that the first has just been given.
+    still = (login_sessions.c.id == previous.id) & (login_sessions.c.cookie_hash == previous.cookie_hash)
+    if tx.execute(exclusive(select(login_sessions.c.id).where(still))).one_or_none() is None:
+        return None
     now = issuer.now(tx)
-    alive = living_session(tx, sid, user, now)
+    alive = living_session(tx, previous.id, user, now)
     if alive is None or alive.hard_gen != proven.hard_gen:
         return None
     renewed = NewSession(
-        sid=SessionId(sid),
+        sid=SessionId(previous.id),
         cookie=new_secret(issuer.entropy),
         auth_time=now,
         expires_at=now + issuer.lives.session * 1000,
@@ -84,5 +88,5 @@ def _renew(tx: Connection, issuer: Issuer, sid: str, proven: Credentials) -> New
         "auth_time": renewed.auth_time,
         "expires_at": renewed.expires_at,
     }
-    tx.execute(update(login_sessions).where(login_sessions.c.id == sid).values(changed))
+    tx.execute(update(login_sessions).where(login_sessions.c.id == previous.id).values(changed))
     return renewed

@@ -207,7 +207,8 @@ class OwnToken:
     async def __call__(self) -> str:
         return self.tokens[0]
 
-    def forget(self) -> None:
+    def forget(self, refused: str) -> None:
+        assert refused == self.tokens[0]
         self.forgotten += 1
         if len(self.tokens) > 1:
             del self.tokens[0]

@@ -182,6 +182,29 @@ def test_what_came_again_stays_until_its_latest_position_is_dead() -> None:
         assert not denylist.matches(entry.kind, entry.id)
 
 
+def test_a_position_that_comes_late_and_twice_takes_no_later_entry_with_it() -> None:
+    denylist, entry = Denylist(), Entry("grant", "gid")
+    for pos in (1, 2):
+        denylist.add(pos, entry, "TEST")
+    denylist.add(3, Entry("session", "sid"), "TEST")
+    denylist.add(2, entry, "TEST")
+    denylist.drop_below(3)
+    denylist.add(4, entry, "TEST")
+    denylist.drop_below(4)
+    assert denylist.matches("grant", "gid")
+    denylist.drop_below(5)
+    assert not denylist.matches("grant", "gid")
+
+
+def test_a_hard_refusal_is_told_before_a_soft_one() -> None:
+    denylist = Denylist()
+    denylist.add(1, Entry("subject", "usr_a", gen=1, soft=True), "ROLES_CHANGED")
+    denylist.add(2, Entry("client", "c", gen=1), "DISABLED")
+    refusal = denylist.match(Bearer("j", None, "g", "usr_a", 0, "c", 0).keys)
+    assert refusal is not None
+    assert (refusal.kind, refusal.cause, refusal.reason) == ("client", "DISABLED", "TOKEN_REVOKED")
+
+
 def test_a_refusal_tells_what_was_revoked_and_why() -> None:
     denylist = Denylist()
     denylist.add(1, Entry("session", "sid"), "SIGNED_OUT")
