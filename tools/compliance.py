@@ -23,9 +23,9 @@ HEAD = """\
 
 Made by `python tools/compliance.py` from the marks on the tests; `make check` sees that it is current. A row with a
 test is proven as far as the services it names are built; one without is *open*. The tests are listed here, not run:
-`make test` runs them, and CI fails when one of them does not pass. Sources: OWASP ASVS 5.0; RFC 9700 and the Browser-Based Apps
-BCP (BBA); RFC 8725 and the draft that succeeds it (8725bis); the RFCs by their number. Where: I identity, S session,
-O orders, N notifications, V `libs/rescind`, \\* all.
+`make test` runs them, and CI fails when one of them does not pass. Sources: OWASP ASVS 5.0; RFC 9700 and the
+Browser-Based Apps BCP (BBA); RFC 8725 and the draft that succeeds it (8725bis); the RFCs by their number. Where:
+I identity, S session, O orders, N notifications, V `libs/rescind`, \\* all.
 
 {proven} of {rows} rows have a test.
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -119,16 +119,20 @@ async def test_revocations_through_both_have_no_gap_and_reach_every_verifier(dat
             history.acknowledged[number] = time.monotonic()
             return done
 
-        async def watch(verifier: int, numbers: Iterable[int]) -> None:
-            for number in numbers:
+        async def use_each(verifier: int) -> None:
+            for number in range(REVOCATIONS):
                 await call(verifier, number)
+
+        async def watch(verifier: int) -> None:
+            while True:
+                await use_each(verifier)
 
         tokens = await asyncio.gather(*(mint(number) for number in range(REVOCATIONS)))
         everyone = range(len(verifiers))
-        await asyncio.gather(*(watch(each, range(REVOCATIONS)) for each in everyone))
+        await asyncio.gather(*(use_each(each) for each in everyone))
         assert all(call.accepted for call in history.calls)
 
-        watching = [asyncio.create_task(_round_and_round(watch, each)) for each in everyone]
+        watching = [asyncio.create_task(watch(each)) for each in everyone]
         done = await asyncio.gather(*(take_back(number) for number in range(REVOCATIONS)))
 
         positions = sorted(one.position for one in done)
@@ -160,8 +164,3 @@ async def test_revocations_through_both_have_no_gap_and_reach_every_verifier(dat
         assert {(call.verifier, call.token) for call in history.calls if not call.accepted} == {
             (verifier, number) for verifier in everyone for number in range(REVOCATIONS)
         }
-
-
-async def _round_and_round(watch, verifier: int) -> None:  # type: ignore[no-untyped-def]
-    while True:
-        await watch(verifier, range(REVOCATIONS))
