@@ -5,7 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 compile() { uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-annotate --no-header pyproject.toml "$@"; }
-compile --extra identity --extra orders --extra devstack --extra dev -o locks/dev.lock
-for service in identity orders; do
+compile --extra identity --extra session --extra orders --extra notifications --extra cli --extra devstack --extra dev \
+  -o locks/dev.lock
+for service in identity session orders notifications; do
   compile --extra "$service" -c locks/dev.lock -o "locks/$service.lock"
 done

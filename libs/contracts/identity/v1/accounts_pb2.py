@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$contracts/identity/v1/accounts.proto\x12\x15\x63ontracts.identity.v1\"(\n\x15\x44isableAccountRequest\x12\x0f\n\x07subject\x18\x01 \x01(\t\"7\n\x16\x44isableAccountResponse\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x03\"\'\n\x14\x45nableAccountRequest\x12\x0f\n\x07subject\x18\x01 \x01(\t\"\x17\n\x15\x45nableAccountResponse\")\n\x14\x44isableClientRequest\x12\x11\n\tclient_id\x18\x01 \x01(\t\"6\n\x15\x44isableClientResponse\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x03\"(\n\x13\x45nableClientRequest\x12\x11\n\tclient_id\x18\x01 \x01(\t\"\x16\n\x14\x45nableClientResponse2\xc1\x03\n\x0f\x41\x63\x63ountsService\x12m\n\x0e\x44isableAccount\x12,.contracts.identity.v1.DisableAccountRequest\x1a-.contracts.identity.v1.DisableAccountResponse\x12j\n\rEnableAccount\x12+.contracts.identity.v1.EnableAccountRequest\x1a,.contracts.identity.v1.EnableAccountResponse\x12j\n\rDisableClient\x12+.contracts.identity.v1.DisableClientRequest\x1a,.contracts.identity.v1.DisableClientResponse\x12g\n\x0c\x45nableClient\x12*.contracts.identity.v1.EnableClientRequest\x1a+.contracts.identity.v1.EnableClientResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$contracts/identity/v1/accounts.proto\x12\x15\x63ontracts.identity.v1\"(\n\x15\x44isableAccountRequest\x12\x0f\n\x07subject\x18\x01 \x01(\t\"7\n\x16\x44isableAccountResponse\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x03\"\'\n\x14\x45nableAccountRequest\x12\x0f\n\x07subject\x18\x01 \x01(\t\"\x17\n\x15\x45nableAccountResponse\")\n\x14\x44isableClientRequest\x12\x11\n\tclient_id\x18\x01 \x01(\t\"6\n\x15\x44isableClientResponse\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x03\"(\n\x13\x45nableClientRequest\x12\x11\n\tclient_id\x18\x01 \x01(\t\"\x16\n\x14\x45nableClientResponse\"$\n\x11GetContactRequest\x12\x0f\n\x07subject\x18\x01 \x01(\t\"I\n\x07\x43ontact\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x10\n\x08\x64isabled\x18\x04 \x01(\x08\"1\n\x0fSetRolesRequest\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\r\n\x05roles\x18\x02 \x03(\t\"1\n\x10SetRolesResponse\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x03\x32\xf6\x04\n\x0f\x41\x63\x63ountsService\x12V\n\nGetContact\x12(.contracts.identity.v1.GetContactRequest\x1a\x1e.contracts.identity.v1.Contact\x12[\n\x08SetRoles\x12&.contracts.identity.v1.SetRolesRequest\x1a\'.contracts.identity.v1.SetRolesResponse\x12m\n\x0e\x44isableAccount\x12,.contracts.identity.v1.DisableAccountRequest\x1a-.contracts.identity.v1.DisableAccountResponse\x12j\n\rEnableAccount\x12+.contracts.identity.v1.EnableAccountRequest\x1a,.contracts.identity.v1.EnableAccountResponse\x12j\n\rDisableClient\x12+.contracts.identity.v1.DisableClientRequest\x1a,.contracts.identity.v1.DisableClientResponse\x12g\n\x0c\x45nableClient\x12*.contracts.identity.v1.EnableClientRequest\x1a+.contracts.identity.v1.EnableClientResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,6 +47,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENABLECLIENTREQUEST']._serialized_end=367
   _globals['_ENABLECLIENTRESPONSE']._serialized_start=369
   _globals['_ENABLECLIENTRESPONSE']._serialized_end=391
-  _globals['_ACCOUNTSSERVICE']._serialized_start=394
-  _globals['_ACCOUNTSSERVICE']._serialized_end=843
+  _globals['_GETCONTACTREQUEST']._serialized_start=393
+  _globals['_GETCONTACTREQUEST']._serialized_end=429
+  _globals['_CONTACT']._serialized_start=431
+  _globals['_CONTACT']._serialized_end=504
+  _globals['_SETROLESREQUEST']._serialized_start=506
+  _globals['_SETROLESREQUEST']._serialized_end=555
+  _globals['_SETROLESRESPONSE']._serialized_start=557
+  _globals['_SETROLESRESPONSE']._serialized_end=606
+  _globals['_ACCOUNTSSERVICE']._serialized_start=609
+  _globals['_ACCOUNTSSERVICE']._serialized_end=1239
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AccountsServiceStub:
-    """Accounts: people and clients, switched off and on. Needs scope identity:admin.
+    """Accounts: people and clients. Needs scope identity:admin, save where a method says otherwise.
     """
 
     def __init__(self, channel):
@@ -35,6 +35,16 @@ class AccountsServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.GetContact = channel.unary_unary(
+                '/contracts.identity.v1.AccountsService/GetContact',
+                request_serializer=contracts_dot_identity_dot_v1_dot_accounts__pb2.GetContactRequest.SerializeToString,
+                response_deserializer=contracts_dot_identity_dot_v1_dot_accounts__pb2.Contact.FromString,
+                _registered_method=True)
+        self.SetRoles = channel.unary_unary(
+                '/contracts.identity.v1.AccountsService/SetRoles',
+                request_serializer=contracts_dot_identity_dot_v1_dot_accounts__pb2.SetRolesRequest.SerializeToString,
+                response_deserializer=contracts_dot_identity_dot_v1_dot_accounts__pb2.SetRolesResponse.FromString,
+                _registered_method=True)
         self.DisableAccount = channel.unary_unary(
                 '/contracts.identity.v1.AccountsService/DisableAccount',
                 request_serializer=contracts_dot_identity_dot_v1_dot_accounts__pb2.DisableAccountRequest.SerializeToString,
@@ -58,8 +68,22 @@ class AccountsServiceStub:
 
 
 class AccountsServiceServicer:
-    """Accounts: people and clients, switched off and on. Needs scope identity:admin.
+    """Accounts: people and clients. Needs scope identity:admin, save where a method says otherwise.
     """
+
+    def GetContact(self, request, context):
+        """Where a person can be reached. For services that were registered with the permission `contacts`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetRoles(self, request, context):
+        """Replaces a person's roles. Soft: tokens stamped before are stale at once, and refreshing gets what the roles permit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def DisableAccount(self, request, context):
         """Ends everything the person holds and keeps them from signing in.
@@ -90,6 +114,16 @@ class AccountsServiceServicer:
 
 def add_AccountsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'GetContact': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetContact,
+                    request_deserializer=contracts_dot_identity_dot_v1_dot_accounts__pb2.GetContactRequest.FromString,
+                    response_serializer=contracts_dot_identity_dot_v1_dot_accounts__pb2.Contact.SerializeToString,
+            ),
+            'SetRoles': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetRoles,
+                    request_deserializer=contracts_dot_identity_dot_v1_dot_accounts__pb2.SetRolesRequest.FromString,
+                    response_serializer=contracts_dot_identity_dot_v1_dot_accounts__pb2.SetRolesResponse.SerializeToString,
+            ),
             'DisableAccount': grpc.unary_unary_rpc_method_handler(
                     servicer.DisableAccount,
                     request_deserializer=contracts_dot_identity_dot_v1_dot_accounts__pb2.DisableAccountRequest.FromString,
@@ -119,8 +153,62 @@ def add_AccountsServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AccountsService:
-    """Accounts: people and clients, switched off and on. Needs scope identity:admin.
+    """Accounts: people and clients. Needs scope identity:admin, save where a method says otherwise.
     """
+
+    @staticmethod
+    def GetContact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contracts.identity.v1.AccountsService/GetContact',
+            contracts_dot_identity_dot_v1_dot_accounts__pb2.GetContactRequest.SerializeToString,
+            contracts_dot_identity_dot_v1_dot_accounts__pb2.Contact.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetRoles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contracts.identity.v1.AccountsService/SetRoles',
+            contracts_dot_identity_dot_v1_dot_accounts__pb2.SetRolesRequest.SerializeToString,
+            contracts_dot_identity_dot_v1_dot_accounts__pb2.SetRolesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def DisableAccount(request,

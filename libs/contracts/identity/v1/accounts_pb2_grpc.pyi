@@ -27,12 +27,16 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AccountsServiceStub:
-    """Accounts: people and clients, switched off and on. Needs scope identity:admin."""
+    """Accounts: people and clients. Needs scope identity:admin, save where a method says otherwise."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AccountsServiceAsyncStub: ...
+    GetContact: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.GetContactRequest, _accounts_pb2.Contact]
+    """Where a person can be reached. For services that were registered with the permission `contacts`."""
+    SetRoles: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.SetRolesRequest, _accounts_pb2.SetRolesResponse]
+    """Replaces a person's roles. Soft: tokens stamped before are stale at once, and refreshing gets what the roles permit."""
     DisableAccount: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.DisableAccountRequest, _accounts_pb2.DisableAccountResponse]
     """Ends everything the person holds and keeps them from signing in."""
     EnableAccount: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.EnableAccountRequest, _accounts_pb2.EnableAccountResponse]
@@ -42,9 +46,13 @@ class AccountsServiceStub:
 
 @_typing.type_check_only
 class AccountsServiceAsyncStub(AccountsServiceStub):
-    """Accounts: people and clients, switched off and on. Needs scope identity:admin."""
+    """Accounts: people and clients. Needs scope identity:admin, save where a method says otherwise."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    GetContact: _aio.UnaryUnaryMultiCallable[_accounts_pb2.GetContactRequest, _accounts_pb2.Contact]  # type: ignore[assignment]
+    """Where a person can be reached. For services that were registered with the permission `contacts`."""
+    SetRoles: _aio.UnaryUnaryMultiCallable[_accounts_pb2.SetRolesRequest, _accounts_pb2.SetRolesResponse]  # type: ignore[assignment]
+    """Replaces a person's roles. Soft: tokens stamped before are stale at once, and refreshing gets what the roles permit."""
     DisableAccount: _aio.UnaryUnaryMultiCallable[_accounts_pb2.DisableAccountRequest, _accounts_pb2.DisableAccountResponse]  # type: ignore[assignment]
     """Ends everything the person holds and keeps them from signing in."""
     EnableAccount: _aio.UnaryUnaryMultiCallable[_accounts_pb2.EnableAccountRequest, _accounts_pb2.EnableAccountResponse]  # type: ignore[assignment]
@@ -53,7 +61,23 @@ class AccountsServiceAsyncStub(AccountsServiceStub):
     EnableClient: _aio.UnaryUnaryMultiCallable[_accounts_pb2.EnableClientRequest, _accounts_pb2.EnableClientResponse]  # type: ignore[assignment]
 
 class AccountsServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Accounts: people and clients, switched off and on. Needs scope identity:admin."""
+    """Accounts: people and clients. Needs scope identity:admin, save where a method says otherwise."""
+
+    @_abc_1.abstractmethod
+    def GetContact(
+        self,
+        request: _accounts_pb2.GetContactRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_accounts_pb2.Contact, _abc.Awaitable[_accounts_pb2.Contact]]:
+        """Where a person can be reached. For services that were registered with the permission `contacts`."""
+
+    @_abc_1.abstractmethod
+    def SetRoles(
+        self,
+        request: _accounts_pb2.SetRolesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_accounts_pb2.SetRolesResponse, _abc.Awaitable[_accounts_pb2.SetRolesResponse]]:
+        """Replaces a person's roles. Soft: tokens stamped before are stale at once, and refreshing gets what the roles permit."""
 
     @_abc_1.abstractmethod
     def DisableAccount(

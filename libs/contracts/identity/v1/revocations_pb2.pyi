@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -17,6 +18,48 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Wait:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WaitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Wait.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WAIT_UNSPECIFIED: _Wait.ValueType  # 0
+    """As WAIT_COMMITTED."""
+    WAIT_COMMITTED: _Wait.ValueType  # 1
+    """Answers once it is committed and pushed."""
+    WAIT_APPLIED: _Wait.ValueType  # 2
+    """Answers once every verifier has reported that it applied it, or when `wait_ms` is over."""
+
+class Wait(_Wait, metaclass=_WaitEnumTypeWrapper): ...
+
+WAIT_UNSPECIFIED: Wait.ValueType  # 0
+"""As WAIT_COMMITTED."""
+WAIT_COMMITTED: Wait.ValueType  # 1
+"""Answers once it is committed and pushed."""
+WAIT_APPLIED: Wait.ValueType  # 2
+"""Answers once every verifier has reported that it applied it, or when `wait_ms` is over."""
+Global___Wait: _TypeAlias = Wait  # noqa: Y015
+
+class _Freshness:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FreshnessEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Freshness.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FRESHNESS_UNSPECIFIED: _Freshness.ValueType  # 0
+    FRESHNESS_SYNCING: _Freshness.ValueType  # 1
+    FRESHNESS_FRESH: _Freshness.ValueType  # 2
+    FRESHNESS_STALE: _Freshness.ValueType  # 3
+
+class Freshness(_Freshness, metaclass=_FreshnessEnumTypeWrapper): ...
+
+FRESHNESS_UNSPECIFIED: Freshness.ValueType  # 0
+FRESHNESS_SYNCING: Freshness.ValueType  # 1
+FRESHNESS_FRESH: Freshness.ValueType  # 2
+FRESHNESS_STALE: Freshness.ValueType  # 3
+Global___Freshness: _TypeAlias = Freshness  # noqa: Y015
 
 @_typing.final
 class RevokeRequest(_message.Message):
@@ -30,6 +73,8 @@ class RevokeRequest(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     SOFT_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    WAIT_MS_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """One token, by its `jti` claim (it also matches tokens exchanged from it)."""
     session: _builtins.str
@@ -48,6 +93,10 @@ class RevokeRequest(_message.Message):
     """
     cause: _builtins.str
     """Why, for the log and for whoever asks: UPPER_SNAKE, 64 characters at most."""
+    wait: Global___Wait.ValueType
+    """How long to wait for verifiers before answering. The revocation holds whatever the answer says of them."""
+    wait_ms: _builtins.int
+    """With WAIT_APPLIED, milliseconds, 30,000 at most; 0 means 2,000."""
     def __init__(
         self,
         *,
@@ -59,10 +108,12 @@ class RevokeRequest(_message.Message):
         key: _builtins.str = ...,
         soft: _builtins.bool = ...,
         cause: _builtins.str = ...,
+        wait: Global___Wait.ValueType = ...,
+        wait_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "grant", b"grant", "key", b"key", "session", b"session", "subject", b"subject", "target", b"target", "token", b"token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "client", b"client", "grant", b"grant", "key", b"key", "session", b"session", "soft", b"soft", "subject", b"subject", "target", b"target", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "client", b"client", "grant", b"grant", "key", b"key", "session", b"session", "soft", b"soft", "subject", b"subject", "target", b"target", "token", b"token", "wait", b"wait", "wait_ms", b"wait_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["token", "session", "grant", "subject", "client", "key"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
@@ -77,22 +128,28 @@ class RevokeResponse(_message.Message):
     LOG_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
     AT_FIELD_NUMBER: _builtins.int
+    RECEIPTS_FIELD_NUMBER: _builtins.int
     log: _builtins.str
     """The log that took the revocation."""
     position: _builtins.int
     """Its position there; 0 when nothing alive matched, and for keys, which are state and not entries."""
     at: _builtins.int
     """When it was committed: milliseconds since the epoch, by the database clock."""
+    @_builtins.property
+    def receipts(self) -> Global___Receipts:
+        """With WAIT_APPLIED: who has applied it by now."""
+
     def __init__(
         self,
         *,
         log: _builtins.str = ...,
         position: _builtins.int = ...,
         at: _builtins.int = ...,
+        receipts: Global___Receipts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipts", b"receipts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "log", b"log", "position", b"position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "log", b"log", "position", b"position", "receipts", b"receipts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -150,12 +207,17 @@ Global___ReplayResponse: _TypeAlias = ReplayResponse  # noqa: Y015
 class GetStatusRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """Also tell who has applied this position; 0: of none."""
     def __init__(
         self,
+        *,
+        position: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -169,6 +231,8 @@ class GetStatusResponse(_message.Message):
     HEAD_FIELD_NUMBER: _builtins.int
     FLOOR_FIELD_NUMBER: _builtins.int
     KIDS_FIELD_NUMBER: _builtins.int
+    VERIFIERS_FIELD_NUMBER: _builtins.int
+    RECEIPTS_FIELD_NUMBER: _builtins.int
     log: _builtins.str
     head: _builtins.int
     """The last position."""
@@ -178,6 +242,14 @@ class GetStatusResponse(_message.Message):
     def kids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The keys whose access tokens are accepted."""
 
+    @_builtins.property
+    def verifiers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Verifier]:
+        """Everyone who has reported lately."""
+
+    @_builtins.property
+    def receipts(self) -> Global___Receipts:
+        """Of the position that was asked for."""
+
     def __init__(
         self,
         *,
@@ -185,11 +257,186 @@ class GetStatusResponse(_message.Message):
         head: _builtins.int = ...,
         floor: _builtins.int = ...,
         kids: _abc.Iterable[_builtins.str] | None = ...,
+        verifiers: _abc.Iterable[Global___Verifier] | None = ...,
+        receipts: Global___Receipts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipts", b"receipts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["floor", b"floor", "head", b"head", "kids", b"kids", "log", b"log"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["floor", b"floor", "head", b"head", "kids", b"kids", "log", b"log", "receipts", b"receipts", "verifiers", b"verifiers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class Verifier(_message.Message):
+    """A process that verifies tokens."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    AUDIENCE_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    LOG_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    FRESHNESS_FIELD_NUMBER: _builtins.int
+    REPORTED_AT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """vrf_...: made at its start."""
+    audience: _builtins.str
+    """The audience that it verifies for: urn:rescind:orders."""
+    instance: _builtins.str
+    """Where it runs, for people: host and process id."""
+    log: _builtins.str
+    position: _builtins.int
+    """The last position that it has applied without a gap."""
+    freshness: Global___Freshness.ValueType
+    reported_at: _builtins.int
+    """When it last reported: milliseconds since the epoch, by the database clock."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        audience: _builtins.str = ...,
+        instance: _builtins.str = ...,
+        log: _builtins.str = ...,
+        position: _builtins.int = ...,
+        freshness: Global___Freshness.ValueType = ...,
+        reported_at: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "freshness", b"freshness", "id", b"id", "instance", b"instance", "log", b"log", "position", b"position", "reported_at", b"reported_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Verifier: _TypeAlias = Verifier  # noqa: Y015
+
+@_typing.final
+class Receipts(_message.Message):
+    """Who has applied one position, of those who are verifiers now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    APPLIED_FIELD_NUMBER: _builtins.int
+    OUTSTANDING_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    @_builtins.property
+    def applied(self) -> _containers.RepeatedCompositeFieldContainer[Global___Receipt]: ...
+    @_builtins.property
+    def outstanding(self) -> _containers.RepeatedCompositeFieldContainer[Global___Verifier]:
+        """The verifiers that have not, by what is known."""
+
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        applied: _abc.Iterable[Global___Receipt] | None = ...,
+        outstanding: _abc.Iterable[Global___Verifier] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "outstanding", b"outstanding", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Receipts: _TypeAlias = Receipts  # noqa: Y015
+
+@_typing.final
+class Receipt(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERIFIER_FIELD_NUMBER: _builtins.int
+    DELAY_MS_FIELD_NUMBER: _builtins.int
+    delay_ms: _builtins.float
+    """Milliseconds from the revocation's `at` to its being applied there, by two clocks. Absent where it learned of the
+    position in a catch-up that began later, or where the report is forgotten.
+    """
+    @_builtins.property
+    def verifier(self) -> Global___Verifier: ...
+    def __init__(
+        self,
+        *,
+        verifier: Global___Verifier | None = ...,
+        delay_ms: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_delay_ms", b"_delay_ms", "delay_ms", b"delay_ms", "verifier", b"verifier"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_delay_ms", b"_delay_ms", "delay_ms", b"delay_ms", "verifier", b"verifier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__delay_ms: _TypeAlias = _typing.Literal["delay_ms"]  # noqa: Y015
+    _WhichOneofArgType__delay_ms: _TypeAlias = _typing.Literal["_delay_ms", b"_delay_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__delay_ms) -> _WhichOneofReturnType__delay_ms | None: ...
+
+Global___Receipt: _TypeAlias = Receipt  # noqa: Y015
+
+@_typing.final
+class ReportRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERIFIER_FIELD_NUMBER: _builtins.int
+    APPLIED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def verifier(self) -> Global___Verifier:
+        """The sender; identity fills `reported_at` itself."""
+
+    @_builtins.property
+    def applied(self) -> _containers.RepeatedCompositeFieldContainer[Global___Applied]:
+        """What it applied since its last report; the newest, if there were too many."""
+
+    def __init__(
+        self,
+        *,
+        verifier: Global___Verifier | None = ...,
+        applied: _abc.Iterable[Global___Applied] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["verifier", b"verifier"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "verifier", b"verifier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportRequest: _TypeAlias = ReportRequest  # noqa: Y015
+
+@_typing.final
+class Applied(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    DELAY_MS_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    delay_ms: _builtins.float
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        delay_ms: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay_ms", b"delay_ms", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Applied: _TypeAlias = Applied  # noqa: Y015
+
+@_typing.final
+class ReportResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NEXT_IN_MS_FIELD_NUMBER: _builtins.int
+    next_in_ms: _builtins.int
+    """How long the sender may wait with its next report when there is nothing new."""
+    def __init__(
+        self,
+        *,
+        next_in_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_in_ms", b"next_in_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportResponse: _TypeAlias = ReportResponse  # noqa: Y015

@@ -53,6 +53,11 @@ class RevocationsServiceStub:
                 request_serializer=contracts_dot_identity_dot_v1_dot_revocations__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=contracts_dot_identity_dot_v1_dot_revocations__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.Report = channel.unary_unary(
+                '/contracts.identity.v1.RevocationsService/Report',
+                request_serializer=contracts_dot_identity_dot_v1_dot_revocations__pb2.ReportRequest.SerializeToString,
+                response_deserializer=contracts_dot_identity_dot_v1_dot_revocations__pb2.ReportResponse.FromString,
+                _registered_method=True)
 
 
 class RevocationsServiceServicer:
@@ -82,7 +87,17 @@ class RevocationsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetStatus(self, request, context):
-        """Where the log stands in SQL.
+        """Where the log stands in SQL, who verifies, and how far each of them is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Report(self, request, context):
+        """A verifier's word on what it has applied: its receipts. They inform; no decision rests on them.
+
+        Sent by every process that verifies, when something was applied and every few seconds otherwise, many positions in
+        one report. A verifier that has not reported for a while is no member any more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,6 +120,11 @@ def add_RevocationsServiceServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=contracts_dot_identity_dot_v1_dot_revocations__pb2.GetStatusRequest.FromString,
                     response_serializer=contracts_dot_identity_dot_v1_dot_revocations__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'Report': grpc.unary_unary_rpc_method_handler(
+                    servicer.Report,
+                    request_deserializer=contracts_dot_identity_dot_v1_dot_revocations__pb2.ReportRequest.FromString,
+                    response_serializer=contracts_dot_identity_dot_v1_dot_revocations__pb2.ReportResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -192,6 +212,33 @@ class RevocationsService:
             '/contracts.identity.v1.RevocationsService/GetStatus',
             contracts_dot_identity_dot_v1_dot_revocations__pb2.GetStatusRequest.SerializeToString,
             contracts_dot_identity_dot_v1_dot_revocations__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Report(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contracts.identity.v1.RevocationsService/Report',
+            contracts_dot_identity_dot_v1_dot_revocations__pb2.ReportRequest.SerializeToString,
+            contracts_dot_identity_dot_v1_dot_revocations__pb2.ReportResponse.FromString,
             options,
             channel_credentials,
             insecure,

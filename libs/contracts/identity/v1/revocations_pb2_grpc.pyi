@@ -49,7 +49,13 @@ class RevocationsServiceStub:
     When `log` is not the current log, or `after` lies below the floor, the answer begins at the floor.
     """
     GetStatus: _grpc.UnaryUnaryMultiCallable[_revocations_pb2.GetStatusRequest, _revocations_pb2.GetStatusResponse]
-    """Where the log stands in SQL."""
+    """Where the log stands in SQL, who verifies, and how far each of them is."""
+    Report: _grpc.UnaryUnaryMultiCallable[_revocations_pb2.ReportRequest, _revocations_pb2.ReportResponse]
+    """A verifier's word on what it has applied: its receipts. They inform; no decision rests on them.
+
+    Sent by every process that verifies, when something was applied and every few seconds otherwise, many positions in
+    one report. A verifier that has not reported for a while is no member any more.
+    """
 
 @_typing.type_check_only
 class RevocationsServiceAsyncStub(RevocationsServiceStub):
@@ -72,7 +78,13 @@ class RevocationsServiceAsyncStub(RevocationsServiceStub):
     When `log` is not the current log, or `after` lies below the floor, the answer begins at the floor.
     """
     GetStatus: _aio.UnaryUnaryMultiCallable[_revocations_pb2.GetStatusRequest, _revocations_pb2.GetStatusResponse]  # type: ignore[assignment]
-    """Where the log stands in SQL."""
+    """Where the log stands in SQL, who verifies, and how far each of them is."""
+    Report: _aio.UnaryUnaryMultiCallable[_revocations_pb2.ReportRequest, _revocations_pb2.ReportResponse]  # type: ignore[assignment]
+    """A verifier's word on what it has applied: its receipts. They inform; no decision rests on them.
+
+    Sent by every process that verifies, when something was applied and every few seconds otherwise, many positions in
+    one report. A verifier that has not reported for a while is no member any more.
+    """
 
 class RevocationsServiceServicer(metaclass=_abc_1.ABCMeta):
     """Revocations: taking tokens back, and replaying what was taken back.
@@ -110,6 +122,18 @@ class RevocationsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _revocations_pb2.GetStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_revocations_pb2.GetStatusResponse, _abc.Awaitable[_revocations_pb2.GetStatusResponse]]:
-        """Where the log stands in SQL."""
+        """Where the log stands in SQL, who verifies, and how far each of them is."""
+
+    @_abc_1.abstractmethod
+    def Report(
+        self,
+        request: _revocations_pb2.ReportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_revocations_pb2.ReportResponse, _abc.Awaitable[_revocations_pb2.ReportResponse]]:
+        """A verifier's word on what it has applied: its receipts. They inform; no decision rests on them.
+
+        Sent by every process that verifies, when something was applied and every few seconds otherwise, many positions in
+        one report. A verifier that has not reported for a while is no member any more.
+        """
 
 def add_RevocationsServiceServicer_to_server(servicer: RevocationsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

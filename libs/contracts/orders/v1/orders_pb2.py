@@ -22,32 +22,55 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from contracts.orders.v1 import money_pb2 as contracts_dot_orders_dot_v1_dot_money__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n contracts/orders/v1/orders.proto\x12\x13\x63ontracts.orders.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"%\n\x04Item\x12\x0b\n\x03sku\x18\x01 \x01(\t\x12\x10\n\x08quantity\x18\x02 \x01(\x05\"\xde\x01\n\x05Order\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x30\n\x06status\x18\x03 \x01(\x0e\x32 .contracts.orders.v1.OrderStatus\x12(\n\x05items\x18\x04 \x03(\x0b\x32\x19.contracts.orders.v1.Item\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"R\n\x12\x43reateOrderRequest\x12(\n\x05items\x18\x01 \x03(\x0b\x32\x19.contracts.orders.v1.Item\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x1d\n\x0fGetOrderRequest\x12\n\n\x02id\x18\x01 \x01(\t\":\n\x11ListOrdersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Y\n\x12ListOrdersResponse\x12*\n\x06orders\x18\x01 \x03(\x0b\x32\x1a.contracts.orders.v1.Order\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x12\x43\x61ncelOrderRequest\x12\n\n\x02id\x18\x01 \x01(\t*`\n\x0bOrderStatus\x12\x1c\n\x18ORDER_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13ORDER_STATUS_PLACED\x10\x01\x12\x1a\n\x16ORDER_STATUS_CANCELLED\x10\x02\x32\xe4\x02\n\rOrdersService\x12R\n\x0b\x43reateOrder\x12\'.contracts.orders.v1.CreateOrderRequest\x1a\x1a.contracts.orders.v1.Order\x12L\n\x08GetOrder\x12$.contracts.orders.v1.GetOrderRequest\x1a\x1a.contracts.orders.v1.Order\x12]\n\nListOrders\x12&.contracts.orders.v1.ListOrdersRequest\x1a\'.contracts.orders.v1.ListOrdersResponse\x12R\n\x0b\x43\x61ncelOrder\x12\'.contracts.orders.v1.CancelOrderRequest\x1a\x1a.contracts.orders.v1.Orderb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n contracts/orders/v1/orders.proto\x12\x13\x63ontracts.orders.v1\x1a\x1f\x63ontracts/orders/v1/money.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"l\n\x07Product\x12\x0b\n\x03sku\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12)\n\x05price\x18\x03 \x01(\x0b\x32\x1a.contracts.orders.v1.Money\x12\r\n\x05stock\x18\x04 \x01(\x05\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\"c\n\x04Item\x12\x0b\n\x03sku\x18\x01 \x01(\t\x12\x10\n\x08quantity\x18\x02 \x01(\x05\x12\x0c\n\x04name\x18\x03 \x01(\t\x12.\n\nunit_price\x18\x04 \x01(\x0b\x32\x1a.contracts.orders.v1.Money\"\xb0\x02\n\x05Order\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x30\n\x06status\x18\x03 \x01(\x0e\x32 .contracts.orders.v1.OrderStatus\x12(\n\x05items\x18\x04 \x03(\x0b\x32\x19.contracts.orders.v1.Item\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\x12)\n\x05total\x18\x08 \x01(\x0b\x32\x1a.contracts.orders.v1.Money\x12\x17\n\x0ftracking_number\x18\t \x01(\t\"R\n\x12\x43reateOrderRequest\x12(\n\x05items\x18\x01 \x03(\x0b\x32\x19.contracts.orders.v1.Item\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x1d\n\x0fGetOrderRequest\x12\n\n\x02id\x18\x01 \x01(\t\":\n\x11ListOrdersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Y\n\x12ListOrdersResponse\x12*\n\x06orders\x18\x01 \x03(\x0b\x32\x1a.contracts.orders.v1.Order\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\".\n\x12\x43\x61ncelOrderRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x14\n\x12WatchOrdersRequest\"\x81\x01\n\x13WatchOrdersResponse\x12+\n\x05order\x18\x01 \x01(\x0b\x32\x1a.contracts.orders.v1.OrderH\x00\x12\x34\n\nkeep_alive\x18\x02 \x01(\x0b\x32\x1e.contracts.orders.v1.KeepAliveH\x00\x42\x07\n\x05\x65vent\"\x0b\n\tKeepAlive\"<\n\x13ListProductsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"_\n\x14ListProductsResponse\x12.\n\x08products\x18\x01 \x03(\x0b\x32\x1c.contracts.orders.v1.Product\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"/\n\x13\x43onfirmOrderRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"E\n\x10ShipOrderRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x17\n\x0ftracking_number\x18\x03 \x01(\t\"/\n\x13\x44\x65liverOrderRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"q\n\x14ListAllOrdersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x32\n\x08statuses\x18\x03 \x03(\x0e\x32 .contracts.orders.v1.OrderStatus\"B\n\x11PutProductRequest\x12-\n\x07product\x18\x01 \x01(\x0b\x32\x1c.contracts.orders.v1.Product*\xb2\x01\n\x0bOrderStatus\x12\x1c\n\x18ORDER_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13ORDER_STATUS_PLACED\x10\x01\x12\x1a\n\x16ORDER_STATUS_CANCELLED\x10\x02\x12\x1a\n\x16ORDER_STATUS_CONFIRMED\x10\x03\x12\x18\n\x14ORDER_STATUS_SHIPPED\x10\x04\x12\x1a\n\x16ORDER_STATUS_DELIVERED\x10\x05\x32\xe2\x07\n\rOrdersService\x12R\n\x0b\x43reateOrder\x12\'.contracts.orders.v1.CreateOrderRequest\x1a\x1a.contracts.orders.v1.Order\x12L\n\x08GetOrder\x12$.contracts.orders.v1.GetOrderRequest\x1a\x1a.contracts.orders.v1.Order\x12]\n\nListOrders\x12&.contracts.orders.v1.ListOrdersRequest\x1a\'.contracts.orders.v1.ListOrdersResponse\x12R\n\x0b\x43\x61ncelOrder\x12\'.contracts.orders.v1.CancelOrderRequest\x1a\x1a.contracts.orders.v1.Order\x12\x62\n\x0bWatchOrders\x12\'.contracts.orders.v1.WatchOrdersRequest\x1a(.contracts.orders.v1.WatchOrdersResponse0\x01\x12\x63\n\x0cListProducts\x12(.contracts.orders.v1.ListProductsRequest\x1a).contracts.orders.v1.ListProductsResponse\x12T\n\x0c\x43onfirmOrder\x12(.contracts.orders.v1.ConfirmOrderRequest\x1a\x1a.contracts.orders.v1.Order\x12N\n\tShipOrder\x12%.contracts.orders.v1.ShipOrderRequest\x1a\x1a.contracts.orders.v1.Order\x12T\n\x0c\x44\x65liverOrder\x12(.contracts.orders.v1.DeliverOrderRequest\x1a\x1a.contracts.orders.v1.Order\x12\x63\n\rListAllOrders\x12).contracts.orders.v1.ListAllOrdersRequest\x1a\'.contracts.orders.v1.ListOrdersResponse\x12R\n\nPutProduct\x12&.contracts.orders.v1.PutProductRequest\x1a\x1c.contracts.orders.v1.Productb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'contracts.orders.v1.orders_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ORDERSTATUS']._serialized_start=654
-  _globals['_ORDERSTATUS']._serialized_end=750
-  _globals['_ITEM']._serialized_start=90
-  _globals['_ITEM']._serialized_end=127
-  _globals['_ORDER']._serialized_start=130
-  _globals['_ORDER']._serialized_end=352
-  _globals['_CREATEORDERREQUEST']._serialized_start=354
-  _globals['_CREATEORDERREQUEST']._serialized_end=436
-  _globals['_GETORDERREQUEST']._serialized_start=438
-  _globals['_GETORDERREQUEST']._serialized_end=467
-  _globals['_LISTORDERSREQUEST']._serialized_start=469
-  _globals['_LISTORDERSREQUEST']._serialized_end=527
-  _globals['_LISTORDERSRESPONSE']._serialized_start=529
-  _globals['_LISTORDERSRESPONSE']._serialized_end=618
-  _globals['_CANCELORDERREQUEST']._serialized_start=620
-  _globals['_CANCELORDERREQUEST']._serialized_end=652
-  _globals['_ORDERSSERVICE']._serialized_start=753
-  _globals['_ORDERSSERVICE']._serialized_end=1109
+  _globals['_ORDERSTATUS']._serialized_start=1634
+  _globals['_ORDERSTATUS']._serialized_end=1812
+  _globals['_PRODUCT']._serialized_start=123
+  _globals['_PRODUCT']._serialized_end=231
+  _globals['_ITEM']._serialized_start=233
+  _globals['_ITEM']._serialized_end=332
+  _globals['_ORDER']._serialized_start=335
+  _globals['_ORDER']._serialized_end=639
+  _globals['_CREATEORDERREQUEST']._serialized_start=641
+  _globals['_CREATEORDERREQUEST']._serialized_end=723
+  _globals['_GETORDERREQUEST']._serialized_start=725
+  _globals['_GETORDERREQUEST']._serialized_end=754
+  _globals['_LISTORDERSREQUEST']._serialized_start=756
+  _globals['_LISTORDERSREQUEST']._serialized_end=814
+  _globals['_LISTORDERSRESPONSE']._serialized_start=816
+  _globals['_LISTORDERSRESPONSE']._serialized_end=905
+  _globals['_CANCELORDERREQUEST']._serialized_start=907
+  _globals['_CANCELORDERREQUEST']._serialized_end=953
+  _globals['_WATCHORDERSREQUEST']._serialized_start=955
+  _globals['_WATCHORDERSREQUEST']._serialized_end=975
+  _globals['_WATCHORDERSRESPONSE']._serialized_start=978
+  _globals['_WATCHORDERSRESPONSE']._serialized_end=1107
+  _globals['_KEEPALIVE']._serialized_start=1109
+  _globals['_KEEPALIVE']._serialized_end=1120
+  _globals['_LISTPRODUCTSREQUEST']._serialized_start=1122
+  _globals['_LISTPRODUCTSREQUEST']._serialized_end=1182
+  _globals['_LISTPRODUCTSRESPONSE']._serialized_start=1184
+  _globals['_LISTPRODUCTSRESPONSE']._serialized_end=1279
+  _globals['_CONFIRMORDERREQUEST']._serialized_start=1281
+  _globals['_CONFIRMORDERREQUEST']._serialized_end=1328
+  _globals['_SHIPORDERREQUEST']._serialized_start=1330
+  _globals['_SHIPORDERREQUEST']._serialized_end=1399
+  _globals['_DELIVERORDERREQUEST']._serialized_start=1401
+  _globals['_DELIVERORDERREQUEST']._serialized_end=1448
+  _globals['_LISTALLORDERSREQUEST']._serialized_start=1450
+  _globals['_LISTALLORDERSREQUEST']._serialized_end=1563
+  _globals['_PUTPRODUCTREQUEST']._serialized_start=1565
+  _globals['_PUTPRODUCTREQUEST']._serialized_end=1631
+  _globals['_ORDERSSERVICE']._serialized_start=1815
+  _globals['_ORDERSSERVICE']._serialized_end=2809
 # @@protoc_insertion_point(module_scope)

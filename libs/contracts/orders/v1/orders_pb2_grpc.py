@@ -55,6 +55,41 @@ class OrdersServiceStub:
                 request_serializer=contracts_dot_orders_dot_v1_dot_orders__pb2.CancelOrderRequest.SerializeToString,
                 response_deserializer=contracts_dot_orders_dot_v1_dot_orders__pb2.Order.FromString,
                 _registered_method=True)
+        self.WatchOrders = channel.unary_stream(
+                '/contracts.orders.v1.OrdersService/WatchOrders',
+                request_serializer=contracts_dot_orders_dot_v1_dot_orders__pb2.WatchOrdersRequest.SerializeToString,
+                response_deserializer=contracts_dot_orders_dot_v1_dot_orders__pb2.WatchOrdersResponse.FromString,
+                _registered_method=True)
+        self.ListProducts = channel.unary_unary(
+                '/contracts.orders.v1.OrdersService/ListProducts',
+                request_serializer=contracts_dot_orders_dot_v1_dot_orders__pb2.ListProductsRequest.SerializeToString,
+                response_deserializer=contracts_dot_orders_dot_v1_dot_orders__pb2.ListProductsResponse.FromString,
+                _registered_method=True)
+        self.ConfirmOrder = channel.unary_unary(
+                '/contracts.orders.v1.OrdersService/ConfirmOrder',
+                request_serializer=contracts_dot_orders_dot_v1_dot_orders__pb2.ConfirmOrderRequest.SerializeToString,
+                response_deserializer=contracts_dot_orders_dot_v1_dot_orders__pb2.Order.FromString,
+                _registered_method=True)
+        self.ShipOrder = channel.unary_unary(
+                '/contracts.orders.v1.OrdersService/ShipOrder',
+                request_serializer=contracts_dot_orders_dot_v1_dot_orders__pb2.ShipOrderRequest.SerializeToString,
+                response_deserializer=contracts_dot_orders_dot_v1_dot_orders__pb2.Order.FromString,
+                _registered_method=True)
+        self.DeliverOrder = channel.unary_unary(
+                '/contracts.orders.v1.OrdersService/DeliverOrder',
+                request_serializer=contracts_dot_orders_dot_v1_dot_orders__pb2.DeliverOrderRequest.SerializeToString,
+                response_deserializer=contracts_dot_orders_dot_v1_dot_orders__pb2.Order.FromString,
+                _registered_method=True)
+        self.ListAllOrders = channel.unary_unary(
+                '/contracts.orders.v1.OrdersService/ListAllOrders',
+                request_serializer=contracts_dot_orders_dot_v1_dot_orders__pb2.ListAllOrdersRequest.SerializeToString,
+                response_deserializer=contracts_dot_orders_dot_v1_dot_orders__pb2.ListOrdersResponse.FromString,
+                _registered_method=True)
+        self.PutProduct = channel.unary_unary(
+                '/contracts.orders.v1.OrdersService/PutProduct',
+                request_serializer=contracts_dot_orders_dot_v1_dot_orders__pb2.PutProductRequest.SerializeToString,
+                response_deserializer=contracts_dot_orders_dot_v1_dot_orders__pb2.Product.FromString,
+                _registered_method=True)
 
 
 class OrdersServiceServicer:
@@ -83,7 +118,55 @@ class OrdersServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelOrder(self, request, context):
-        """Cancels an order. Scope orders:write.
+        """Cancels an order that has not been shipped; its stock is free again. Scope orders:write.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchOrders(self, request, context):
+        """The caller's own orders as they change, each as it is now. Scope orders:read. Ends when the token is revoked or
+        expires.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListProducts(self, request, context):
+        """What can be ordered. Scope orders:read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfirmOrder(self, request, context):
+        """The back office: scope orders:admin, any order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ShipOrder(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeliverOrder(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAllOrders(self, request, context):
+        """Everybody's orders, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutProduct(self, request, context):
+        """Adds a product, or changes its name, price or stock.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,6 +194,41 @@ def add_OrdersServiceServicer_to_server(servicer, server):
                     servicer.CancelOrder,
                     request_deserializer=contracts_dot_orders_dot_v1_dot_orders__pb2.CancelOrderRequest.FromString,
                     response_serializer=contracts_dot_orders_dot_v1_dot_orders__pb2.Order.SerializeToString,
+            ),
+            'WatchOrders': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchOrders,
+                    request_deserializer=contracts_dot_orders_dot_v1_dot_orders__pb2.WatchOrdersRequest.FromString,
+                    response_serializer=contracts_dot_orders_dot_v1_dot_orders__pb2.WatchOrdersResponse.SerializeToString,
+            ),
+            'ListProducts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProducts,
+                    request_deserializer=contracts_dot_orders_dot_v1_dot_orders__pb2.ListProductsRequest.FromString,
+                    response_serializer=contracts_dot_orders_dot_v1_dot_orders__pb2.ListProductsResponse.SerializeToString,
+            ),
+            'ConfirmOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmOrder,
+                    request_deserializer=contracts_dot_orders_dot_v1_dot_orders__pb2.ConfirmOrderRequest.FromString,
+                    response_serializer=contracts_dot_orders_dot_v1_dot_orders__pb2.Order.SerializeToString,
+            ),
+            'ShipOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShipOrder,
+                    request_deserializer=contracts_dot_orders_dot_v1_dot_orders__pb2.ShipOrderRequest.FromString,
+                    response_serializer=contracts_dot_orders_dot_v1_dot_orders__pb2.Order.SerializeToString,
+            ),
+            'DeliverOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeliverOrder,
+                    request_deserializer=contracts_dot_orders_dot_v1_dot_orders__pb2.DeliverOrderRequest.FromString,
+                    response_serializer=contracts_dot_orders_dot_v1_dot_orders__pb2.Order.SerializeToString,
+            ),
+            'ListAllOrders': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAllOrders,
+                    request_deserializer=contracts_dot_orders_dot_v1_dot_orders__pb2.ListAllOrdersRequest.FromString,
+                    response_serializer=contracts_dot_orders_dot_v1_dot_orders__pb2.ListOrdersResponse.SerializeToString,
+            ),
+            'PutProduct': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutProduct,
+                    request_deserializer=contracts_dot_orders_dot_v1_dot_orders__pb2.PutProductRequest.FromString,
+                    response_serializer=contracts_dot_orders_dot_v1_dot_orders__pb2.Product.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -222,6 +340,195 @@ class OrdersService:
             '/contracts.orders.v1.OrdersService/CancelOrder',
             contracts_dot_orders_dot_v1_dot_orders__pb2.CancelOrderRequest.SerializeToString,
             contracts_dot_orders_dot_v1_dot_orders__pb2.Order.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchOrders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/contracts.orders.v1.OrdersService/WatchOrders',
+            contracts_dot_orders_dot_v1_dot_orders__pb2.WatchOrdersRequest.SerializeToString,
+            contracts_dot_orders_dot_v1_dot_orders__pb2.WatchOrdersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProducts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contracts.orders.v1.OrdersService/ListProducts',
+            contracts_dot_orders_dot_v1_dot_orders__pb2.ListProductsRequest.SerializeToString,
+            contracts_dot_orders_dot_v1_dot_orders__pb2.ListProductsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contracts.orders.v1.OrdersService/ConfirmOrder',
+            contracts_dot_orders_dot_v1_dot_orders__pb2.ConfirmOrderRequest.SerializeToString,
+            contracts_dot_orders_dot_v1_dot_orders__pb2.Order.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShipOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contracts.orders.v1.OrdersService/ShipOrder',
+            contracts_dot_orders_dot_v1_dot_orders__pb2.ShipOrderRequest.SerializeToString,
+            contracts_dot_orders_dot_v1_dot_orders__pb2.Order.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeliverOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contracts.orders.v1.OrdersService/DeliverOrder',
+            contracts_dot_orders_dot_v1_dot_orders__pb2.DeliverOrderRequest.SerializeToString,
+            contracts_dot_orders_dot_v1_dot_orders__pb2.Order.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAllOrders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contracts.orders.v1.OrdersService/ListAllOrders',
+            contracts_dot_orders_dot_v1_dot_orders__pb2.ListAllOrdersRequest.SerializeToString,
+            contracts_dot_orders_dot_v1_dot_orders__pb2.ListOrdersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutProduct(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contracts.orders.v1.OrdersService/PutProduct',
+            contracts_dot_orders_dot_v1_dot_orders__pb2.PutProductRequest.SerializeToString,
+            contracts_dot_orders_dot_v1_dot_orders__pb2.Product.FromString,
             options,
             channel_credentials,
             insecure,

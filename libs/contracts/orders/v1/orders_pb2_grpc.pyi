@@ -40,7 +40,21 @@ class OrdersServiceStub:
     ListOrders: _grpc.UnaryUnaryMultiCallable[_orders_pb2.ListOrdersRequest, _orders_pb2.ListOrdersResponse]
     """The caller's own orders, newest first. Scope orders:read."""
     CancelOrder: _grpc.UnaryUnaryMultiCallable[_orders_pb2.CancelOrderRequest, _orders_pb2.Order]
-    """Cancels an order. Scope orders:write."""
+    """Cancels an order that has not been shipped; its stock is free again. Scope orders:write."""
+    WatchOrders: _grpc.UnaryStreamMultiCallable[_orders_pb2.WatchOrdersRequest, _orders_pb2.WatchOrdersResponse]
+    """The caller's own orders as they change, each as it is now. Scope orders:read. Ends when the token is revoked or
+    expires.
+    """
+    ListProducts: _grpc.UnaryUnaryMultiCallable[_orders_pb2.ListProductsRequest, _orders_pb2.ListProductsResponse]
+    """What can be ordered. Scope orders:read."""
+    ConfirmOrder: _grpc.UnaryUnaryMultiCallable[_orders_pb2.ConfirmOrderRequest, _orders_pb2.Order]
+    """The back office: scope orders:admin, any order."""
+    ShipOrder: _grpc.UnaryUnaryMultiCallable[_orders_pb2.ShipOrderRequest, _orders_pb2.Order]
+    DeliverOrder: _grpc.UnaryUnaryMultiCallable[_orders_pb2.DeliverOrderRequest, _orders_pb2.Order]
+    ListAllOrders: _grpc.UnaryUnaryMultiCallable[_orders_pb2.ListAllOrdersRequest, _orders_pb2.ListOrdersResponse]
+    """Everybody's orders, newest first."""
+    PutProduct: _grpc.UnaryUnaryMultiCallable[_orders_pb2.PutProductRequest, _orders_pb2.Product]
+    """Adds a product, or changes its name, price or stock."""
 
 @_typing.type_check_only
 class OrdersServiceAsyncStub(OrdersServiceStub):
@@ -54,7 +68,21 @@ class OrdersServiceAsyncStub(OrdersServiceStub):
     ListOrders: _aio.UnaryUnaryMultiCallable[_orders_pb2.ListOrdersRequest, _orders_pb2.ListOrdersResponse]  # type: ignore[assignment]
     """The caller's own orders, newest first. Scope orders:read."""
     CancelOrder: _aio.UnaryUnaryMultiCallable[_orders_pb2.CancelOrderRequest, _orders_pb2.Order]  # type: ignore[assignment]
-    """Cancels an order. Scope orders:write."""
+    """Cancels an order that has not been shipped; its stock is free again. Scope orders:write."""
+    WatchOrders: _aio.UnaryStreamMultiCallable[_orders_pb2.WatchOrdersRequest, _orders_pb2.WatchOrdersResponse]  # type: ignore[assignment]
+    """The caller's own orders as they change, each as it is now. Scope orders:read. Ends when the token is revoked or
+    expires.
+    """
+    ListProducts: _aio.UnaryUnaryMultiCallable[_orders_pb2.ListProductsRequest, _orders_pb2.ListProductsResponse]  # type: ignore[assignment]
+    """What can be ordered. Scope orders:read."""
+    ConfirmOrder: _aio.UnaryUnaryMultiCallable[_orders_pb2.ConfirmOrderRequest, _orders_pb2.Order]  # type: ignore[assignment]
+    """The back office: scope orders:admin, any order."""
+    ShipOrder: _aio.UnaryUnaryMultiCallable[_orders_pb2.ShipOrderRequest, _orders_pb2.Order]  # type: ignore[assignment]
+    DeliverOrder: _aio.UnaryUnaryMultiCallable[_orders_pb2.DeliverOrderRequest, _orders_pb2.Order]  # type: ignore[assignment]
+    ListAllOrders: _aio.UnaryUnaryMultiCallable[_orders_pb2.ListAllOrdersRequest, _orders_pb2.ListOrdersResponse]  # type: ignore[assignment]
+    """Everybody's orders, newest first."""
+    PutProduct: _aio.UnaryUnaryMultiCallable[_orders_pb2.PutProductRequest, _orders_pb2.Product]  # type: ignore[assignment]
+    """Adds a product, or changes its name, price or stock."""
 
 class OrdersServiceServicer(metaclass=_abc_1.ABCMeta):
     """Orders: the business of this system, reached with an access token for urn:rescind:orders."""
@@ -89,6 +117,62 @@ class OrdersServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _orders_pb2.CancelOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_orders_pb2.Order, _abc.Awaitable[_orders_pb2.Order]]:
-        """Cancels an order. Scope orders:write."""
+        """Cancels an order that has not been shipped; its stock is free again. Scope orders:write."""
+
+    @_abc_1.abstractmethod
+    def WatchOrders(
+        self,
+        request: _orders_pb2.WatchOrdersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_orders_pb2.WatchOrdersResponse], _abc.AsyncIterator[_orders_pb2.WatchOrdersResponse]]:
+        """The caller's own orders as they change, each as it is now. Scope orders:read. Ends when the token is revoked or
+        expires.
+        """
+
+    @_abc_1.abstractmethod
+    def ListProducts(
+        self,
+        request: _orders_pb2.ListProductsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orders_pb2.ListProductsResponse, _abc.Awaitable[_orders_pb2.ListProductsResponse]]:
+        """What can be ordered. Scope orders:read."""
+
+    @_abc_1.abstractmethod
+    def ConfirmOrder(
+        self,
+        request: _orders_pb2.ConfirmOrderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orders_pb2.Order, _abc.Awaitable[_orders_pb2.Order]]:
+        """The back office: scope orders:admin, any order."""
+
+    @_abc_1.abstractmethod
+    def ShipOrder(
+        self,
+        request: _orders_pb2.ShipOrderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orders_pb2.Order, _abc.Awaitable[_orders_pb2.Order]]: ...
+
+    @_abc_1.abstractmethod
+    def DeliverOrder(
+        self,
+        request: _orders_pb2.DeliverOrderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orders_pb2.Order, _abc.Awaitable[_orders_pb2.Order]]: ...
+
+    @_abc_1.abstractmethod
+    def ListAllOrders(
+        self,
+        request: _orders_pb2.ListAllOrdersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orders_pb2.ListOrdersResponse, _abc.Awaitable[_orders_pb2.ListOrdersResponse]]:
+        """Everybody's orders, newest first."""
+
+    @_abc_1.abstractmethod
+    def PutProduct(
+        self,
+        request: _orders_pb2.PutProductRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orders_pb2.Product, _abc.Awaitable[_orders_pb2.Product]]:
+        """Adds a product, or changes its name, price or stock."""
 
 def add_OrdersServiceServicer_to_server(servicer: OrdersServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
