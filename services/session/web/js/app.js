@@ -1,0 +1,140 @@
+/** The app: who is here, which page is open, and what happens when the session ends, wherever it was ended. */
+
+import { Api } from "./api.js";
+import { fill } from "./dom.js";
+import { Live } from "./live.js";
+import { NEVER_SIGNED_IN } from "./reasons.js";
+import { backOffice } from "./pages/backoffice.js";
+import { control } from "./pages/control.js";
+import { devices } from "./pages/devices.js";
+import { lab } from "./pages/lab.js";
+import { landing } from "./pages/landing.js";
+import { preferences } from "./pages/preferences.js";
+import { shop } from "./pages/shop.js";
+import { cameBack, confirmed, goSignIn } from "./parts/dialogs.js";
+import { markOpen, openFrame, personFrame } from "./parts/frame.js";
+import { Inbox } from "./parts/inbox.js";
+import { failed, Toasts } from "./parts/messages.js";
+
+/**
+ * @typedef {{subject: string, name: string, email: string, session_id: string, sid: string, admin: boolean,
+ *   scopes: string[], authenticated_at: string, created_at: string, expires_at: string, idle_expires_at: string}} Me
+ * @typedef {{api: Api, me: Me, live: Live, inbox: Inbox, toasts: Toasts, signOut: () => Promise<void>}} App
+ * @typedef {{root: HTMLElement, app: App, signal: AbortSignal}} View what a page gets: where it stands, what it may use,
+ *   and when it is left
+ * @typedef {{path: string, title: string, icon?: string, admin?: boolean, tab?: string, open: (view: View) => void}} Page a page
+ *   without an icon is not among the tabs, `tab` is its short name there, and `admin` pages are for administrators
+ */
+
+/** @type {readonly Page[]} */
+const PAGES = [shop, devices, lab, backOffice, control, preferences];
+
+const root = /** @type {HTMLElement} */ (document.getElementById("main"));
+const toasts = new Toasts(/** @type {HTMLElement} */ (document.getElementById("toasts")));
+const api = new Api(refused);
+const PATIENCE = 400; // milliseconds; the live stream knows better why a session ended, and says so about now
+
+/** @type {App | null} */
+let app = null;
+let leave = new AbortController();
+let over = false;
+
+async function start() {
+  let me;
+  try {
+    me = await api.get("/api/me");
+  } catch (error) {
+    if (/** @type {any} */ (error).status !== 401)
+      fill(
+        root,
+        failed(error, () => void start()),
+      );
+    return;
+  }
+  const live = new Live(() => api.get("/api/me"));
+  const inbox = new Inbox(api);
+  app = { api, me, live, inbox, toasts, signOut };
+  const allowed = PAGES.filter((page) => !page.admin || me.admin);
+  personFrame(app, allowed);
+  live.addEventListener("notification", (event) => {
+    const notification = /** @type {CustomEvent} */ (event).detail;
+    if (inbox.arrived(notification)) toasts.show(notification.title, { text: notification.body });
+  });
+  live.addEventListener("resumed", () => void inbox.load());
+  live.addEventListener("ended", (event) => ended(/** @type {CustomEvent} */ (event).detail));
+  live.start();
+  void inbox.load();
+  const back = cameBack();
+  if (back?.page) history.replaceState(null, "", back.page);
+  if (back?.meant) toasts.show("Thank you", { text: `You can ${back.meant} now.`, tone: "good" });
+  const turn = () => open(allowed);
+  addEventListener("hashchange", turn);
+  open(allowed, true);
+}
+
+/**
+ * Opens the page that the address names.
+ * @param {readonly Page[]} allowed
+ * @param {boolean} [first]
+ */
+function open(allowed, first = false) {
+  if (!app || over) return;
+  const wanted = location.hash.replace(/^#/, "") || "/";
+  if (wanted === "main") return; // the skip link
+  const page = allowed.find(({ path }) => path === wanted) ?? allowed[0];
+  if (!page) return;
+  leave.abort();
+  leave = new AbortController();
+  fill(root);
+  document.title = `${page.title} · Rescind`;
+  markOpen(page.path);
+  scrollTo(0, 0);
+  page.open({ root, app, signal: leave.signal });
+  // Whoever cannot see the page is told which one it is.
+  if (!first) root.focus({ preventScroll: true });
+}
+
+/**
+ * A call found no session.
+ * @param {import("./api.js").Problem} problem
+ */
+function refused({ reason, fields }) {
+  const cause = fields.cause ?? reason;
+  if (!app) ended(NEVER_SIGNED_IN.has(cause) ? "" : cause);
+  else if (app.live.state === "open") setTimeout(() => ended(cause), PATIENCE);
+  else ended(cause);
+}
+
+/**
+ * The session is over: nothing of the person stays on the screen.
+ * @param {string} reason why; empty when nobody was signed in
+ */
+function ended(reason) {
+  if (over) return;
+  over = true;
+  leave.abort();
+  app?.live.stop();
+  app = null;
+  for (const dialog of document.querySelectorAll("dialog")) dialog.close();
+  openFrame(() => goSignIn());
+  document.title = "Rescind";
+  const failed = new URLSearchParams(location.search).get("sign_in") ?? "";
+  if (failed) history.replaceState(null, "", location.pathname + location.hash);
+  landing(root, { ended: reason, failed }, () => goSignIn());
+  if (reason) root.focus({ preventScroll: true });
+}
+
+async function signOut() {
+  const yes = await confirmed({ title: "Sign out here?", text: "Your other devices stay signed in.", yes: "Sign out" });
+  if (!yes) return;
+  try {
+    await api.post("/auth/logout");
+    ended("SIGNED_OUT");
+  } catch (error) {
+    const { reason } = /** @type {import("./api.js").Problem} */ (error);
+    if (reason === "SIGNED_OUT_HERE_ONLY") ended(reason);
+    else toasts.failure(error);
+  }
+}
+
+void start();
