@@ -1,5 +1,6 @@
 /** The session service's API: JSON there and back, refusals as typed errors. No token is in it: the cookie does it all. */
 
+const SECOND_TRY = 400; // milliseconds
 const DEADLINE = 15_000; // milliseconds; a page that hangs tells nobody what to do
 
 /** What went wrong, as RFC 9457 problem details say it. `status` is 0 where nobody answered. */
@@ -38,8 +39,15 @@ export class Api {
    * @param {AbortSignal} [signal]
    * @returns {Promise<any>}
    */
-  get(path, signal) {
-    return this.#call("GET", path, { signal });
+  async get(path, signal) {
+    try {
+      return await this.#call("GET", path, { signal });
+    } catch (error) {
+      // Reading again is safe, and a connection that broke, as when a computer changes its network, deserves it once.
+      if (!(error instanceof Problem) || error.status !== 0) throw error;
+      await new Promise((go) => setTimeout(go, SECOND_TRY));
+      return this.#call("GET", path, { signal });
+    }
   }
 
   /**

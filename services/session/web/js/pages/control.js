@@ -145,14 +145,17 @@ function open({ root, app: { api, toasts }, signal }) {
       "div",
       { class: "control" },
       h(
-        "section",
-        { class: "card", "aria-labelledby": "take-back" },
-        h("h2", { id: "take-back" }, "Take back"),
-        revoke.form,
+        "div",
+        { class: "stack" },
+        h(
+          "section",
+          { class: "card", "aria-labelledby": "take-back" },
+          h("h2", { id: "take-back" }, "Take back"),
+          revoke.form,
+        ),
+        faults.card,
       ),
-      h("div", { class: "stack" }, plot.card, histogram.card),
-      stolen.card,
-      faults.card,
+      h("div", { class: "stack" }, plot.card, histogram.card, stolen.card),
     ),
   );
   repeatedly(signal, LOOK, look);

@@ -46,6 +46,7 @@ function card(sku, add) {
     "li",
     { class: "product" },
     pattern(sku),
+    h("span", { class: "tag product-held" }),
     h("p", { class: "product-name" }),
     h("p", { class: "product-stock small" }),
     h("p", { class: "product-price figure" }),
@@ -76,8 +77,8 @@ function update(element, product, taken) {
   stock.classList.toggle("few", product.stock <= FEW);
   button.disabled = product.stock <= taken;
   button.setAttribute("aria-label", `Add to the basket: ${product.name}`);
-  const text = button.querySelector("span");
-  if (text) say(text, taken ? `${taken} taken` : "Add");
+  const held = element.querySelector(".tag");
+  if (held) say(held, taken ? `${taken} in the basket` : "");
 }
 
 /**

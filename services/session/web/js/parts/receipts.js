@@ -131,7 +131,7 @@ function percent(delay, most) {
 function drawAxis(axis, most) {
   if (axis.dataset.most === String(most)) return;
   axis.dataset.most = String(most);
-  const steps = [0, 0.25, 0.5, 0.75, 1];
+  const steps = [0, 0.5, 1];
   axis.replaceChildren(
     ...steps.map((step) =>
       s(

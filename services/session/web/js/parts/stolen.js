@@ -29,7 +29,7 @@ export function stolenToken(api, signal, failed) {
   const lead = h(
     "p",
     { class: "small" },
-    "A copy of your own token for orders is kept on the server and used four times a second over both wires. Take it back on the left, or break something, and watch.",
+    "A copy of your own token for orders is kept on the server and used four times a second over both wires. Take it back, or break something, and watch.",
   );
   const button = h(
     "button",
@@ -144,8 +144,8 @@ export function stolenToken(api, signal, failed) {
 function draw(strip, now, samples, marks) {
   // It grows from the left until it is full, and moves on from then.
   const from = Math.max(samples[0]?.at ?? now, now - WINDOW);
-  const x = (/** @type {number} */ at) => 8 + (90 * (at - from)) / WINDOW;
-  const width = (90 * PAUSE * 0.72) / WINDOW;
+  const x = (/** @type {number} */ at) => (100 * (at - from)) / WINDOW;
+  const width = (100 * PAUSE * 0.72) / WINDOW;
   // Refused is lower as well as of another colour: one need not see colours to see it.
   const bars = samples.flatMap((one) =>
     /** @type {const} */ (["http", "grpc"]).map((wire) => ({
@@ -165,8 +165,8 @@ function draw(strip, now, samples, marks) {
   };
   if (!strip.firstChild)
     strip.append(
-      s("text", { x: "0", y: 52, class: "wire" }, "HTTP"),
-      s("text", { x: "0", y: 88, class: "wire" }, "gRPC"),
+      s("text", { x: -44, y: 52, class: "wire" }, "HTTP"),
+      s("text", { x: -44, y: 88, class: "wire" }, "gRPC"),
     );
   each(group("bars"), bars, {
     key: (bar) => bar.key,
