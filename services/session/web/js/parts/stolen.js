@@ -111,7 +111,7 @@ export function stolenToken(api, signal, failed) {
         since && since.label !== "stolen"
           ? `, first seen ${milliseconds(at + ms - since.at)} after “${since.label}”`
           : "";
-      say(said, all ? `Accepted${after}.` : `Refused${after}. ${http.reason ?? grpc.reason ?? "No reason given"}.`);
+      say(said, all ? `Accepted${after}.` : `Refused${after}. ${http.reason || grpc.reason || "No reason given"}.`);
       strip.setAttribute("aria-label", all ? "The stolen token is accepted" : "The stolen token is refused");
     }
     const wire = (
