@@ -91,10 +91,7 @@ export function readOn() {
     ["https://www.rfc-editor.org/rfc/rfc9068", "JWT access tokens (RFC 9068)"],
     ["https://www.rfc-editor.org/rfc/rfc8725", "JWT, best current practice (RFC 8725)"],
     ["https://www.rfc-editor.org/rfc/rfc8252", "OAuth 2.0 for native apps (RFC 8252)"],
-    [
-      "https://datatracker.ietf.org/doc/draft-ietf-oauth-browser-based-apps/",
-      "OAuth 2.0 for browser-based apps (draft)",
-    ],
+    ["https://www.rfc-editor.org/rfc/rfc10017", "OAuth 2.0 for browser-based applications (RFC 10017)"],
   ];
   return h(
     "section",
