@@ -2,8 +2,8 @@
 
     python examples/native.py                 opens a browser, then prints your orders
 
-A phone does the same with a claimed https link instead of the loopback server, and a key store instead of memory. The app
-is a public client: it has no secret, because whatever is shipped to people is no secret.
+A phone does the same with a claimed https link instead of the loopback server, and a key store instead of memory. The
+app is a public client: it has no secret, because whatever is shipped to people is no secret.
 """
 
 import argparse
@@ -64,7 +64,7 @@ class Loopback(http.server.HTTPServer):
 class _Callback(http.server.BaseHTTPRequestHandler):
     server: Loopback
 
-    def do_GET(self) -> None:  # noqa: N802  (http.server chose the name)
+    def do_GET(self) -> None:
         parts = urlsplit(self.path)
         if parts.path != "/callback":
             self.send_error(404)

@@ -2,9 +2,9 @@
 
     python examples/server_rendered.py        then open http://localhost:8010
 
-The browser sends it the cookie of the session service, because cookies belong to a host and not to a port. In production
-both stand behind one host name, by path. For each request the app asks SessionsService.Resolve who the cookie speaks for,
-and gets an access token for the one service that it is about to call. The token lives as long as the request.
+The browser sends it the cookie of the session service, because cookies belong to a host and not to a port. In
+production both stand behind one host name, by path. For each request the app asks SessionsService.Resolve who the
+cookie speaks for, and gets an access token for the one service that it is about to call. The app keeps neither.
 """
 
 import argparse

@@ -3,8 +3,8 @@
     python examples/single_page.py            then open http://127.0.0.1:8020
 
 It is "Partner Analytics": people are asked for consent, find it under Devices, and take it back there. The page
-(single_page/) holds a cookie that no script can read. This file is all of the backend: it signs people in as a confidential
-client, calls orders for them, and forgets their tokens when they sign out or identity refuses to renew them.
+(single_page/) holds a cookie that no script can read. This file is all of the backend: it signs people in as a
+confidential client, calls orders for them, and forgets their tokens when they sign out or identity refuses to renew.
 """
 
 import argparse
@@ -25,7 +25,10 @@ from fastapi.staticfiles import StaticFiles
 PAGES = Path(__file__).parent / "single_page"
 COOKIE = "__Host-partner"
 ORDERS = "urn:rescind:orders"
-POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
 
 
 @dataclass(frozen=True, slots=True)
