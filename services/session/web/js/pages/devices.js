@@ -157,7 +157,13 @@ function open({ root, app: { api, toasts, live }, signal }) {
       ),
       h("div", { class: "choices" }, endOthers, endAll),
     ),
-    h("section", { "aria-label": "Browsers" }, browsers, state),
+    h(
+      "section",
+      { "aria-labelledby": "browsers" },
+      h("h2", { id: "browsers", class: "unseen" }, "Browsers"),
+      browsers,
+      state,
+    ),
     otherPart,
     appPart,
   );

@@ -30,7 +30,7 @@ export function verifierTable() {
     log,
     h(
       "div",
-      { class: "scrolling", tabindex: 0, role: "region", "aria-label": "Verifiers" },
+      { class: "scrolling", tabindex: 0, role: "region", "aria-label": "Processes that verify" },
       h(
         "table",
         { class: "lines" },

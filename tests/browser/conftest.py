@@ -1,0 +1,41 @@
+"""One whole system, and one Chromium, for all tests of the web app; each test has browser contexts of its own."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser
+
+from support.browsers import NewWindow, Web, Window, chromium, window
+from support.system import a_stack
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def web(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Web]:
+    """The embedded system, on free ports."""
+    folder = tmp_path_factory.mktemp("web")
+    async with a_stack(folder) as stack:
+        yield Web(stack, folder)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """One Chromium for all."""
+    async with chromium() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def new_window(web: Web, browser: Browser) -> AsyncIterator[NewWindow]:
+    """Opens browsers with no past; `options` are Playwright's of a context."""
+    opened: list[Window] = []
+
+    async def open_one(**options: Any) -> Window:
+        one = await window(browser, web.url, web.identity_database, **options)
+        opened.append(one)
+        return one
+
+    yield open_one
+    for one in opened:
+        await one.witness.context.close()

@@ -1,0 +1,121 @@
+"""The shop in real browsers: orders, what is told about them while one looks, and what never reaches a browser."""
+
+import re
+
+import pytest
+from playwright.async_api import Page, Route, expect
+
+from devstack.seeds import ADMIN, ALICE, BOB
+from support.browsers import NewWindow, go, opened, sign_in
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
+
+
+async def place_one(page: Page) -> str:
+    """Orders one piece of the first thing on the shelf that there is; the order's id."""
+    await page.get_by_role("button", name=re.compile("^Add to the basket")).first.click()
+    async with page.expect_response(
+        lambda answer: answer.url.endswith("/api/orders") and answer.request.method == "POST"
+    ) as placed:
+        await page.get_by_role("button", name="Place order").click()
+    order = await (await placed.value).json()
+    assert order["status"] == "placed", order
+    return str(order["id"])
+
+
+@pytest.mark.requirement(37)
+async def test_an_order_is_told_of_while_one_looks_and_no_token_is_seen(new_window: NewWindow) -> None:
+    mine = await new_window()
+    await sign_in(mine.page, ALICE)
+    id_ = await place_one(mine.page)
+    card = mine.page.locator(f"[data-key='{id_}']")
+    await expect(card.get_by_label("Status: placed")).to_be_visible()
+    await expect(mine.page.get_by_role("region", name="News").get_by_text("placed").first).to_be_visible()
+
+    shopkeeper = await new_window()
+    await sign_in(shopkeeper.page, ADMIN)
+    await go(shopkeeper.page, "Orders")
+    await shopkeeper.page.get_by_role("button", name=f"Confirm {id_}").click()
+    # Nobody reloads anything here: it arrives.
+    await expect(card.get_by_label("Status: confirmed")).to_be_visible()
+    bell = mine.page.get_by_role("button", name=re.compile("^Inbox, [1-9][0-9]* unread"))
+    await bell.click()
+    inbox = mine.page.get_by_role("region", name="Inbox")
+    await expect(inbox.get_by_role("listitem").first).to_contain_text("confirmed")
+    await inbox.get_by_role("button", name="Mark all read").click()
+    await expect(mine.page.get_by_role("button", name="Inbox, nothing unread")).to_be_visible()
+
+    assert any(frame["eventName"] == "notification" for frame in mine.witness.frames)
+    assert await mine.witness.tokens() == []
+    assert await shopkeeper.witness.tokens() == []
+
+
+async def test_a_cancelled_order_gives_its_stock_back(new_window: NewWindow) -> None:
+    mine = await new_window()
+    await sign_in(mine.page, BOB)
+    stock = mine.page.locator(".product-stock").first
+    before = await stock.text_content()
+    id_ = await place_one(mine.page)
+    await expect(stock).not_to_have_text(before or "")
+    await mine.page.get_by_role("button", name=f"Cancel order {id_}").click()
+    await mine.page.get_by_role("dialog").get_by_role("button", name="Cancel the order").click()
+    await expect(mine.page.locator(f"[data-key='{id_}']").get_by_text("cancelled")).to_be_visible()
+    await expect(stock).to_have_text(before or "")
+
+
+async def test_what_is_sold_out_meanwhile_is_said_beside_the_basket(new_window: NewWindow) -> None:
+    mine = await new_window()
+    await sign_in(mine.page, BOB)
+    await mine.page.get_by_role("button", name=re.compile("^Add to the basket")).first.click()
+
+    async def more(route: Route) -> None:
+        """As if the page had been told of more stock than there is."""
+        body = route.request.post_data_json
+        body["items"][0]["quantity"] = 1000
+        await route.continue_(post_data=body)
+
+    await mine.page.route("**/api/orders", more)
+    await mine.page.get_by_role("button", name="Place order").click()
+    await expect(mine.page.get_by_role("region", name="Basket").get_by_role("alert")).not_to_be_empty()
+    await mine.page.unroute("**/api/orders")
+    await mine.page.get_by_role("button", name="Place order").click()
+    await expect(mine.page.get_by_text("Nothing in it yet")).to_be_visible()
+
+
+async def test_the_stream_survives_a_restart_of_the_service(new_window: NewWindow) -> None:
+    mine = await new_window()
+    await sign_in(mine.page, ALICE)
+    live = mine.page.get_by_role("status").filter(has_text="Live")
+    await expect(live).to_have_count(1)
+    await mine.page.context.set_offline(True)
+    await mine.page.context.set_offline(False)
+    await expect(live).to_have_count(1)
+    await opened(mine.page, "/#/preferences")
+    await expect(mine.page.get_by_label("E-mail about orders")).to_be_checked()
+
+
+async def test_preferences_are_kept(new_window: NewWindow) -> None:
+    mine = await new_window()
+    await sign_in(mine.page, BOB)
+    await opened(mine.page, "/#/preferences")
+    box = mine.page.get_by_label("E-mail about orders")
+    await expect(box).to_be_checked()
+    await box.uncheck()
+    await expect(mine.page.get_by_role("region", name="News").get_by_text("Kept")).to_be_visible()
+    await opened(mine.page, "/#/preferences")
+    await expect(box).not_to_be_checked()
+
+
+@pytest.mark.requirement(37)
+@pytest.mark.parametrize("kind", ["access token", "refresh token"])
+async def test_the_witness_sees_a_token_that_is_there(new_window: NewWindow, kind: str) -> None:
+    mine = await new_window()
+    await sign_in(mine.page, ALICE)
+    planted = "eyJhbGciOiJSUzI1NiJ9.e30." if kind == "access token" else "k" * 43
+    if kind == "refresh token":  # of which identity knows the hash
+        from support.browsers import _hashes
+
+        mine.witness._refresh_hashes = lambda: _hashes(planted)  # type: ignore[method-assign]
+    assert await mine.witness.tokens() == []
+    await mine.page.evaluate("planted => localStorage.setItem('seen', planted)", planted)
+    assert len(await mine.witness.tokens()) == 1

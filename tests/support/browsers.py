@@ -1,0 +1,167 @@
+"""Browsers that people use the web app with, and a witness who sees all that reaches them.
+
+`Witness` is how requirement 37 is proved: it keeps every response (headers and body), every frame of the live stream,
+every cookie and all storage, and looks for tokens in them. Access and ID tokens are known by their form. Refresh tokens
+have none; but identity has stored the hash of every one that it ever issued, so whatever could be one is hashed and
+looked up there. Nothing can hide behind a pattern that was chosen badly.
+"""
+
+import contextlib
+import hashlib
+import re
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from playwright.async_api import Browser, BrowserContext, Error, Page, Response, async_playwright, expect
+
+from devstack.seeds import PASSWORD
+from devstack.stack import Stack
+from support.requirements import CHROMIUM
+
+FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+PATIENCE = 15_000  # milliseconds, on a machine with much else to do
+_JWS = re.compile(r"eyJ[A-Za-z0-9_-]{10,}")  # {" in base64url: how every JWT and JWE begins
+_OPAQUE = re.compile(r"[A-Za-z0-9_-]{20,}")
+_STORAGE = """async () => JSON.stringify({
+  local: {...localStorage}, session: {...sessionStorage}, cookie: document.cookie,
+  databases: await indexedDB.databases(), caches: await caches.keys(), workers:
+  (await navigator.serviceWorker.getRegistrations()).length, name: window.name, page: document.documentElement.outerHTML
+})"""
+
+
+@dataclass(slots=True)
+class Witness:
+    """What one browser got to see: where, and what."""
+
+    context: BrowserContext
+    identity_database: Path
+    seen: list[tuple[str, str]] = field(default_factory=list)
+    frames: list[dict[str, Any]] = field(default_factory=list)  # of the live stream
+
+    def __post_init__(self) -> None:
+        self.context.on("response", self._keep)
+
+    async def watch(self, page: Page) -> None:
+        """Sees the frames of this page's live streams, which are no responses to the context."""
+        tools = await self.context.new_cdp_session(page)
+        tools.on("Network.eventSourceMessageReceived", self.frames.append)
+        await tools.send("Network.enable")
+
+    async def tokens(self) -> list[str]:
+        """Where a token was seen; best empty. The token itself is not in the answer."""
+        seen = [*self.seen, *((f"frame {frame['eventName']}", str(frame)) for frame in self.frames)]
+        seen += [(f"cookie {cookie['name']}", str(cookie)) for cookie in await self.context.cookies()]
+        for page in self.context.pages:
+            seen.append((f"storage and page of {page.url}", await page.evaluate(_STORAGE)))
+        issued = self._refresh_hashes()
+        assert issued, "identity has issued no refresh token: this scan would find nothing"
+        return [where for where, text in seen if _JWS.search(text) or not issued.isdisjoint(_hashes(text))]
+
+    async def _keep(self, response: Response) -> None:
+        where = f"{response.request.method} {response.url.partition('?')[0]}"
+        self.seen.append((f"headers of {where}", str(await response.all_headers())))
+        if response.headers.get("content-type", "").startswith("text/event-stream"):
+            return  # it has no end; its frames are seen by `watch`
+        with contextlib.suppress(Error):  # a redirect has no body
+            self.seen.append((where, await response.text()))
+
+    def _refresh_hashes(self) -> set[str]:
+        with contextlib.closing(sqlite3.connect(f"file:{self.identity_database}?mode=ro", uri=True)) as database:
+            return {hash_ for (hash_,) in database.execute("SELECT hash FROM refresh_tokens")}
+
+
+def _hashes(text: str) -> set[str]:
+    return {hashlib.sha256(found.encode()).hexdigest() for found in _OPAQUE.findall(text)}
+
+
+@dataclass(frozen=True, slots=True)
+class Web:
+    """The system behind the web app, and where the app is."""
+
+    stack: Stack
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        """Where people open it."""
+        return self.stack.addresses.session
+
+    @property
+    def identity_database(self) -> Path:
+        """Identity's SQLite file: the witness looks up there what was issued."""
+        return self.folder / "identity.db"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One browser of a person: its page, and its witness."""
+
+    page: Page
+    witness: Witness
+
+
+NewWindow = Callable[..., Awaitable[Window]]  # with Playwright's options of a context
+
+
+@contextlib.asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    """The system's Chromium."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+async def window(browser: Browser, url: str, identity_database: Path, **options: Any) -> Window:
+    """A browser with no past, on the app at `url`."""
+    context = await browser.new_context(base_url=url, **options)
+    context.set_default_timeout(PATIENCE)
+    witness = Witness(context, identity_database)
+    page = await context.new_page()
+    await witness.watch(page)
+    return Window(page, witness)
+
+
+async def opened(page: Page, path: str) -> None:
+    """Opens a page of the app, and waits until it stands.
+
+    Chromium gives up what it is loading when the machine's network changes, which containers that come and go make
+    happen (net::ERR_NETWORK_CHANGED). People load such a page again; so does this.
+    """
+    for attempt in range(4):
+        with contextlib.suppress(Error):
+            await page.goto("about:blank")
+            await page.goto(path)
+        try:
+            await expect(page.get_by_role("heading", level=1)).to_be_visible(timeout=PATIENCE / 3)
+        except AssertionError:
+            if attempt == 3:
+                raise
+        else:
+            return
+
+
+async def sign_in(page: Page, email: str) -> None:
+    """From the landing page through identity's sign-in, and back."""
+    await opened(page, "/")
+    await page.get_by_role("main").get_by_role("button", name="Sign in").click()
+    await enter_password(page, email)
+    await expect(page.get_by_role("heading", name="Shop", level=1)).to_be_visible()
+
+
+async def enter_password(page: Page, email: str) -> None:
+    """On identity's page."""
+    await page.get_by_label("E-mail").fill(email)
+    await page.get_by_label("Password").fill(PASSWORD)
+    await page.get_by_role("button", name="Sign in").click()
+
+
+async def go(page: Page, name: str) -> None:
+    """To another page of the app, by the bar on top."""
+    await page.get_by_role("banner").get_by_role("link", name=name, exact=True).click()
+    await expect(page.get_by_role("heading", name=name, level=1)).to_be_visible()
