@@ -83,7 +83,7 @@ function open({ root, app: { api, me, toasts }, signal }) {
         h("h2", { id: "session" }, "This session"),
         h(
           "dl",
-          { class: "facts" },
+          { class: "facts stacked wide-terms" },
           ...[
             ["Name", me.name],
             ["E-mail", me.email],

@@ -59,7 +59,7 @@ export function deviceCard(device, { end, withdraw }) {
       ),
       device.last_used_at && h("div", {}, h("dt", {}, "Last used"), used),
       h("div", {}, h("dt", {}, "Ends in"), over),
-      fact("Login session", h("code", { title: device.sid }, short(device.sid, 18))),
+      fact("Login session", h("code", { title: device.sid }, short(device.sid, 14))),
     ),
     h("details", { class: "device-apps" }, h("summary", {}, "Apps"), apps),
   );
@@ -116,7 +116,7 @@ function appParts(access, withdraw) {
         `given ${ago(access.created_at)}, `,
         h("span", { data: { ends: "" } }),
         ", grant ",
-        h("code", { title: access.gid }, short(access.gid, 18)),
+        h("code", { title: access.gid }, short(access.gid, 14)),
       ),
     ),
     h(

@@ -137,7 +137,7 @@ export function bell(inbox, toasts) {
 function entry(one, read) {
   return h(
     "li",
-    { class: `inbox-entry ${one.category.toLowerCase()}` },
+    { class: "inbox-entry" },
     h("p", { class: "inbox-what" }, h("strong", {}, one.title)),
     one.body && h("p", {}, one.body),
     h(
