@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from playwright.async_api import Page, Route, expect
+from playwright.async_api import Locator, Page, Route, expect
 
 from devstack.seeds import ADMIN, ALICE, BOB
 from support.browsers import NewWindow, go, opened, sign_in
@@ -11,9 +11,9 @@ from support.browsers import NewWindow, go, opened, sign_in
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
 
-async def place_one(page: Page) -> str:
-    """Orders one piece of the first thing on the shelf that there is; the order's id."""
-    await page.get_by_role("button", name=re.compile("^Add to the basket")).first.click()
+async def place_one(page: Page, shelf: Page | Locator) -> str:
+    """Orders one piece of the first thing that there is; the order's id."""
+    await shelf.get_by_role("button", name=re.compile("^Add to the basket")).first.click()
     async with page.expect_response(
         lambda answer: answer.url.endswith("/api/orders") and answer.request.method == "POST"
     ) as placed:
@@ -27,10 +27,10 @@ async def place_one(page: Page) -> str:
 async def test_an_order_is_told_of_while_one_looks_and_no_token_is_seen(new_window: NewWindow) -> None:
     mine = await new_window()
     await sign_in(mine.page, ALICE)
-    id_ = await place_one(mine.page)
+    id_ = await place_one(mine.page, mine.page)
     card = mine.page.locator(f"[data-key='{id_}']")
     await expect(card.get_by_label("Status: placed")).to_be_visible()
-    await expect(mine.page.get_by_role("region", name="News").get_by_text("placed").first).to_be_visible()
+    await expect(mine.page.get_by_role("region", name="News").get_by_text("We have your order")).to_be_visible()
 
     shopkeeper = await new_window()
     await sign_in(shopkeeper.page, ADMIN)
@@ -53,9 +53,10 @@ async def test_an_order_is_told_of_while_one_looks_and_no_token_is_seen(new_wind
 async def test_a_cancelled_order_gives_its_stock_back(new_window: NewWindow) -> None:
     mine = await new_window()
     await sign_in(mine.page, BOB)
-    stock = mine.page.locator(".product-stock").first
+    rare = mine.page.locator(".product").filter(has=mine.page.get_by_text(re.compile("^Only [0-9]+ left")))
+    stock = rare.locator(".product-stock")
     before = await stock.text_content()
-    id_ = await place_one(mine.page)
+    id_ = await place_one(mine.page, rare)
     await expect(stock).not_to_have_text(before or "")
     await mine.page.get_by_role("button", name=f"Cancel order {id_}").click()
     await mine.page.get_by_role("dialog").get_by_role("button", name="Cancel the order").click()
@@ -66,7 +67,8 @@ async def test_a_cancelled_order_gives_its_stock_back(new_window: NewWindow) -> 
 async def test_what_is_sold_out_meanwhile_is_said_beside_the_basket(new_window: NewWindow) -> None:
     mine = await new_window()
     await sign_in(mine.page, BOB)
-    await mine.page.get_by_role("button", name=re.compile("^Add to the basket")).first.click()
+    rare = mine.page.locator(".product").filter(has=mine.page.get_by_text(re.compile("^Only [0-9]+ left")))
+    await rare.get_by_role("button").click()
 
     async def more(route: Route) -> None:
         """As if the page had been told of more stock than there is."""

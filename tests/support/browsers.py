@@ -32,7 +32,7 @@ _STORAGE = """async () => JSON.stringify({
 })"""
 
 
-@dataclass(slots=True)
+@dataclass  # without slots: Playwright keeps something of its own on whoever listens
 class Witness:
     """What one browser got to see: where, and what."""
 
@@ -47,7 +47,7 @@ class Witness:
     async def watch(self, page: Page) -> None:
         """Sees the frames of this page's live streams, which are no responses to the context."""
         tools = await self.context.new_cdp_session(page)
-        tools.on("Network.eventSourceMessageReceived", self.frames.append)
+        tools.on("Network.eventSourceMessageReceived", self._keep_frame)
         await tools.send("Network.enable")
 
     async def tokens(self) -> list[str]:
@@ -67,6 +67,9 @@ class Witness:
             return  # it has no end; its frames are seen by `watch`
         with contextlib.suppress(Error):  # a redirect has no body
             self.seen.append((where, await response.text()))
+
+    def _keep_frame(self, frame: dict[str, Any]) -> None:
+        self.frames.append(frame)
 
     def _refresh_hashes(self) -> set[str]:
         with contextlib.closing(sqlite3.connect(f"file:{self.identity_database}?mode=ro", uri=True)) as database:

@@ -82,7 +82,7 @@ function parts(order, actions, owners) {
       "ul",
       { class: "order-items" },
       ...order.items.map((item) =>
-        h("li", {}, h("span", { class: "figure" }, `${item.quantity} ×`), item.name || item.sku),
+        h("li", {}, h("span", { class: "figure" }, `${item.quantity} ×`), " ", item.name || item.sku),
       ),
     ),
     steps(order),

@@ -3,6 +3,7 @@
 import { each, h, icon, s, say } from "../dom.js";
 import { count, money } from "../format.js";
 
+const MANY = 1000; // pieces; how many more there are is nobody's business
 const FEW = 5; // pieces left; below that it is worth saying
 
 /** @typedef {import("./basket.js").Product} Product */
@@ -65,15 +66,7 @@ function update(element, product, taken) {
   if (!name || !stock || !price || !button) return;
   say(name, product.name);
   say(price, money(product.price));
-  const sold = product.stock <= 0;
-  say(
-    stock,
-    sold
-      ? "Sold out"
-      : product.stock <= FEW
-        ? `Only ${product.stock} left`
-        : `${count(product.stock, "piece")} in stock`,
-  );
+  say(stock, stockWords(product.stock));
   stock.classList.toggle("few", product.stock <= FEW);
   button.disabled = product.stock <= taken;
   button.setAttribute("aria-label", `Add to the basket: ${product.name}`);
@@ -116,4 +109,14 @@ function pattern(sku) {
     },
     ...shapes,
   );
+}
+
+/**
+ * How many there are, as far as it helps.
+ * @param {number} stock
+ */
+function stockWords(stock) {
+  if (stock <= 0) return "Sold out";
+  if (stock <= FEW) return `Only ${stock} left`;
+  return stock >= MANY ? "In stock" : `${count(stock, "piece")} in stock`;
 }
