@@ -79,6 +79,20 @@ class Guard:
         self._ask_timeout = ask_timeout
         self._questions = asyncio.Semaphore(MAX_QUESTIONS)
 
+    def for_audience(self, audience: str) -> "Guard":
+        """One like this for another service's tokens, on the same feed: for whoever holds tokens for several.
+
+        It need not run: this one keeps keys and knowledge current for both.
+        """
+        return Guard(
+            self.verifier.for_audience(audience),
+            self.feed,
+            keys=self._keys,
+            introspector=self._introspector,
+            observer=self._observer,
+            ask_timeout=self._ask_timeout,
+        )
+
     async def authenticate(
         self, unverified_token: str, *, scopes: frozenset[str] = frozenset(), staleness: Staleness = STRICT
     ) -> Principal:

@@ -82,6 +82,25 @@ class Verifier:
         """The one service that this verifier speaks for."""
         return self._expected.audience
 
+    @property
+    def keys(self) -> KeySet:
+        """Where it finds the issuer's keys."""
+        return self._keys
+
+    def for_audience(self, audience: str) -> "Verifier":
+        """One like this for another service, on the same keys and knowledge: for whoever holds tokens for several."""
+        expected = self._expected
+        return Verifier(
+            expected.issuer,
+            audience,
+            self._keys,
+            self._feed,
+            max_life=expected.max_life,
+            leeway=expected.leeway,
+            remembered=2 * self._half,
+            clock=Clock(wall=self._wall, monotonic=self._monotonic),
+        )
+
     def freshness(self) -> Freshness:
         """Whether a revocation may have been missed, at this moment."""
         return self._feed.knowledge.freshness(self._monotonic())

@@ -24,7 +24,7 @@ from identity.replay import Replay
 from identity.revocations import RevocationLog
 from identity.sealing import SecretKeys
 from identity.service import Accounts, Administration
-from identity.settings import Settings, parse_secret_keys
+from identity.settings import Settings
 from identity.views import Views
 from identity.web import Web
 from servicekit.database import Database
@@ -32,6 +32,7 @@ from servicekit.http import create_app
 from servicekit.lifecycle import Address, Readiness, Service
 from servicekit.metrics import Metrics
 from servicekit.needs import answering_redis, migrated_database
+from servicekit.settings import parse_secret_keys
 
 REDIS_TIMEOUT = 0.5  # seconds; a tick comes every second
 

@@ -1,43 +1,10 @@
 """Everything identity reads from its environment, with its defaults. Nothing else reads the environment."""
 
-import base64
-import binascii
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import Field
 
-from servicekit.settings import CommonSettings, DatabaseUrl, HttpUrl, Port, RedisUrl
-
-_KEY_BYTES = 32
-
-
-def parse_secret_keys(text: str) -> tuple[tuple[str, bytes], ...]:
-    """`id:base64,id:base64`, newest first; each key 32 bytes.
-
-    Raises:
-        ValueError: says which key is wrong and why, without the key.
-    """
-    keys = []
-    for number, item in enumerate(text.split(","), start=1):
-        key_id, separator, encoded = item.strip().partition(":")
-        if not separator or not key_id:
-            raise ValueError(f"key {number} is not written as id:base64")
-        try:
-            key = base64.b64decode(encoded, validate=True)
-        except binascii.Error:
-            raise ValueError(f"key {key_id!r} is not base64") from None
-        if len(key) != _KEY_BYTES:
-            raise ValueError(f"key {key_id!r} has {len(key)} bytes instead of {_KEY_BYTES}")
-        keys.append((key_id, key))
-    if len({key_id for key_id, _ in keys}) != len(keys):
-        raise ValueError("two keys have the same id")
-    return tuple(keys)
-
-
-def _whole_keys(value: SecretStr) -> SecretStr:
-    parse_secret_keys(value.get_secret_value())
-    return value
-
+from servicekit.settings import CommonSettings, DatabaseUrl, HttpUrl, Port, RedisUrl, SecretKeys
 
 class Settings(CommonSettings):
     """Times are seconds where the name does not say otherwise."""
@@ -48,7 +15,7 @@ class Settings(CommonSettings):
     database_url: Annotated[DatabaseUrl, Field(validation_alias="IDENTITY_DATABASE_URL")]
     # `id:base64,...` of 32 bytes each, newest first: put a new one in front to rotate. Seals private keys, derives
     # refresh successors, signs forms.
-    secret_keys: Annotated[SecretStr, AfterValidator(_whole_keys), Field(validation_alias="IDENTITY_SECRET_KEYS")]
+    secret_keys: Annotated[SecretKeys, Field(validation_alias="IDENTITY_SECRET_KEYS")]
 
     http_host: Annotated[str, Field(validation_alias="IDENTITY_HTTP_HOST")] = "127.0.0.1"
     http_port: Annotated[Port, Field(validation_alias="IDENTITY_HTTP_PORT")] = 8001
