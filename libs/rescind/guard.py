@@ -53,6 +53,7 @@ class Guard:
         self._keys = [keyset for keyset in keys if isinstance(keyset, RemoteKeySet)]
         self._observer = observer or GuardObserver()
         self._ask_timeout = ask_timeout
+        self._introspector = introspector
         self._questions = Questions(introspector, timeout=ask_timeout)
         self.leases = Leases(verifier, self._questions, self.authenticate, ended=self._observer.ended)
         feed.observe(self.leases)

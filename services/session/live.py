@@ -77,7 +77,9 @@ class Relay:
     async def _granted(self, stream: Stream, refused: str) -> Granted:
         held = await self._peek(stream.session.key)
         if held is None:
-            raise ServiceError(Kind.UNAUTHENTICATED, "SESSION_ENDED", "It is over.", fields={"cause": "SESSION_EXPIRED"})
+            raise ServiceError(
+                Kind.UNAUTHENTICATED, "SESSION_ENDED", "It is over.", fields={"cause": "SESSION_EXPIRED"}
+            )
         return await self._tokens.token_for(held, NOTIFICATIONS, staleness=self._staleness, refused=refused)
 
     async def _leg(self, stream: Stream, granted: Granted, place: "_Place") -> AsyncIterator[Item | ServiceError]:

@@ -204,7 +204,7 @@ class RelyingParty:
     async def _post(self, url: str, form: Mapping[str, list[str]]) -> httpx2.Response:
         metadata = await self._known()
         try:
-            answer = await self._client.post(
+            answer: httpx2.Response = await self._client.post(
                 self._inside(url), data=form, auth=self._authentication(metadata), headers=outgoing()
             )
         except httpx2.HTTPError as failure:

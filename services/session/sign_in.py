@@ -246,5 +246,3 @@ class SignIns:
 
 def _refused(reason: str, detail: str) -> ServiceError:
     return ServiceError(Kind.INVALID, reason, f"{detail} Begin again.")
-
-

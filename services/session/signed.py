@@ -143,5 +143,3 @@ def _date(claims: Mapping[str, Any], name: str) -> int:
     if type(value) is not int or value < 0:
         raise MalformedToken(f"{name} is missing or no whole number")
     return value
-
-

@@ -10,7 +10,7 @@ What must not come apart is one Lua script: Redis 7 and Valkey 9 run each whole 
 declared, so it works wherever they live on one node; a cluster would need a hash tag around `session`.
 
 Times are the caller's (milliseconds), so a test can move them; Redis' own expiry only cleans up. Losing Redis signs
-everybody out and shows nobody another's session: whatever a new session is stored under is the digest of 256 random bits.
+everybody out and shows nobody another's session: a new one is stored under the digest of 256 random bits.
 """
 
 import json
@@ -123,7 +123,7 @@ return 1
 """
 
 # KEYS: session; ARGV: audience, token
-_ADD_TOKEN = """
+_ADD = """
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 redis.call('HSET', KEYS[1], 't:' .. ARGV[1], ARGV[2])
 return 1
@@ -141,7 +141,7 @@ class RedisSessions:
         self._create = client.register_script(_CREATE)
         self._find = client.register_script(_FIND)
         self._renew = client.register_script(_RENEW)
-        self._add_token = client.register_script(_ADD_TOKEN)
+        self._add_token = client.register_script(_ADD)
         self._release = client.register_script(_RELEASE)
 
     async def begin(self, key: SessionKey, attempt: Attempt, life: int) -> None:
@@ -161,7 +161,7 @@ class RedisSessions:
         if replaces is not None:
             keys.append(_at(replaces))
         keys += [_index(kind, id_) for kind, id_ in (*indexes, ("client", session.client_id))]
-        values: list[str | int] = [
+        values: list[Any] = [
             _record(session), session.last_used_at, held.refresh, held.version, held.rotated_at, session.gen,
             session.cgen, session.key, now, session.expires_at, idle, int(replaces is not None),
         ]  # fmt: skip
@@ -176,7 +176,7 @@ class RedisSessions:
 
     async def renew(self, key: SessionKey, version: int, renewed: Renewed) -> bool:
         """Saves a refresh, unless another was saved since `version` was read."""
-        values = [
+        values: list[Any] = [
             version, renewed.refresh, renewed.rotated_at, renewed.gen, renewed.cgen, renewed.audience,
             _token(renewed.token),
         ]  # fmt: skip
@@ -263,7 +263,11 @@ def _token(token: SealedToken) -> str:
 
 
 def _held(fields: Mapping[str, str]) -> Held:
-    changing = {"last_used_at": int(fields["last"]), "gen": int(fields["gen"]), "cgen": int(fields["cgen"])}
+    changing: dict[str, Any] = {
+        "last_used_at": int(fields["last"]),
+        "gen": int(fields["gen"]),
+        "cgen": int(fields["cgen"]),
+    }
     tokens = {name[2:]: SealedToken(**json.loads(text)) for name, text in fields.items() if name.startswith("t:")}
     return Held(
         session=Session(**json.loads(fields["record"]), **changing),
@@ -272,5 +276,3 @@ def _held(fields: Mapping[str, str]) -> Held:
         rotated_at=int(fields["rotated"]),
         tokens=tokens,
     )
-
-

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from rescind.ledger import FeedObserver
 from rescind.messages import Entry, RevocationMessage
 from servicekit.errors import Kind, ServiceError
 from session.domain import Session, SessionKey
@@ -102,7 +103,7 @@ class Streams:
             stream.end(end)
 
 
-class Endings:
+class Endings(FeedObserver):
     """Hears revocations, and ends what they mean here. Run `run` in the background.
 
     `revoked` is what the feed calls; it returns at once. `forget` removes sessions that were found.

@@ -1,4 +1,4 @@
-"""The tokens of a session: one access token for each service, got when it is needed and kept until shortly before it ends.
+"""The tokens of a session: one access token for each service, got when it is needed, kept until shortly before its end.
 
 A refresh token is good once (identity ends the grant of one that comes back late), so whoever refreshes holds the
 session's lock, which holds across replicas; within one process all who want the same token wait for one task. What was
@@ -28,7 +28,7 @@ from session.storage import Renewed, SessionStore
 EARLY = 30_000  # ms before its end at which a token is replaced
 LOCK_LIFE = 8_000  # ms: longer than identity may take to answer
 PATIENCE = 10.0  # seconds: longer than a lock that its owner died with
-# Seconds over which refreshes are spread that one soft revocation causes: of a person, a handful; of a client, everybody.
+# Seconds over which the refreshes that one soft revocation causes are spread: a handful of a person, all of a client.
 _SPREAD = {"subject": 0.05, "client": 1.0}
 _ENDS_THE_SESSION = ("session", "grant", "subject", "client")
 _log = structlog.get_logger("session.token_handler")

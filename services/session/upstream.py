@@ -162,14 +162,17 @@ class Upstream:
         _answer: type[T],
     ) -> T:
         granted = await self._tokens.token_for(held, audience, staleness=how)
+        answer: T
         try:
-            return await self._once(method, request, granted.token)
+            answer = await self._once(method, request, granted.token)
+            return answer
         except ServiceError as error:
             if error.kind is not Kind.UNAUTHENTICATED:
                 raise
         again = await self._tokens.token_for(held, audience, staleness=how, refused=granted.token)
         try:
-            return await self._once(method, request, again.token)
+            answer = await self._once(method, request, again.token)
+            return answer
         except ServiceError as error:
             if error.kind is not Kind.UNAUTHENTICATED:
                 raise

@@ -53,6 +53,17 @@ class Access:
         self.sessions.require_recent_sign_in(held)
         return held
 
+    async def operate(self, request: Request) -> Held:
+        """Somebody with scope identity:admin, as far as their session knows: for what must work while identity is down.
+
+        Raises:
+            InsufficientScope: they have not.
+        """
+        held = await self.read(request)
+        if ADMIN not in held.scopes:
+            raise InsufficientScope(frozenset({ADMIN}))
+        return held
+
     async def recently(self, request: Request) -> Held:
         """Somebody who does what a stolen session must not be enough for."""
         held = await self.presented(request)

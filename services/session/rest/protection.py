@@ -91,7 +91,9 @@ class SameOrigin:
             raise _cross_origin()
         if request.headers.getlist(REQUEST_HEADER) != ["1"]:
             raise ServiceError(
-                Kind.FORBIDDEN, "REQUEST_HEADER_MISSING", "What changes something needs the header X-Rescind-Request: 1."
+                Kind.FORBIDDEN,
+                "REQUEST_HEADER_MISSING",
+                "What changes something needs the header X-Rescind-Request: 1.",
             )
 
 

@@ -1,6 +1,6 @@
 """/api/products, /api/orders, /api/admin/orders: the orders service, method by method."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -115,9 +115,7 @@ def router(upstream: Upstream, policies: Policies, access: Access) -> APIRouter:
     read, write = policies.read, policies.write
 
     @routes.get("/products", dependencies=[_PAGE])
-    async def products(
-        held: Annotated[Held, presented], page_size: int = 0, page_token: str = ""
-    ) -> ProductsBody:
+    async def products(held: Annotated[Held, presented], page_size: int = 0, page_token: str = "") -> ProductsBody:
         page = await upstream.products(held, pb.ListProductsRequest(**_page(page_size, page_token)), read)
         return ProductsBody(
             products=[_product(product) for product in page.products], next_page_token=page.next_page_token
@@ -139,7 +137,9 @@ def router(upstream: Upstream, policies: Policies, access: Access) -> APIRouter:
         return _order(await upstream.order(held, pb.GetOrderRequest(id=order_id), read))
 
     @routes.post("/orders/{order_id}/cancel", dependencies=[_NOTHING])
-    async def cancel(held: Annotated[Held, presented], order_id: str, etag: Annotated[str, Depends(_etag)]) -> OrderBody:
+    async def cancel(
+        held: Annotated[Held, presented], order_id: str, etag: Annotated[str, Depends(_etag)]
+    ) -> OrderBody:
         return _order(await upstream.cancel_order(held, pb.CancelOrderRequest(id=order_id, etag=etag), write))
 
     return routes
@@ -153,9 +153,7 @@ def back_office(upstream: Upstream, policies: Policies, access: Access) -> APIRo
 
     @routes.get("", dependencies=[_PAGE])
     async def everybodys(held: Annotated[Held, presented], page_size: int = 0, page_token: str = "") -> OrdersBody:
-        return _orders(
-            await upstream.all_orders(held, pb.ListAllOrdersRequest(**_page(page_size, page_token)), admin)
-        )
+        return _orders(await upstream.all_orders(held, pb.ListAllOrdersRequest(**_page(page_size, page_token)), admin))
 
     @routes.post("/{order_id}/confirm", dependencies=[_NOTHING])
     async def confirm(
@@ -183,7 +181,7 @@ def back_office(upstream: Upstream, policies: Policies, access: Access) -> APIRo
     return routes
 
 
-def _page(page_size: int, page_token: str) -> dict[str, int | str]:
+def _page(page_size: int, page_token: str) -> dict[str, Any]:
     """The service checks what is in range; here only what the wire cannot carry."""
     if not 0 <= page_size < 2**31 or len(page_token) > 512:
         raise ServiceError(Kind.INVALID, "VALIDATION_FAILED", "page_size or page_token is not one of ours.")
