@@ -6,6 +6,7 @@ from pydantic import Field
 
 from servicekit.settings import CommonSettings, DatabaseUrl, HttpUrl, Port, RedisUrl, SecretKeys
 
+
 class Settings(CommonSettings):
     """Times are seconds where the name does not say otherwise."""
 

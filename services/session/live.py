@@ -2,8 +2,8 @@
 
 The browser's stream outlives the access token behind it: shortly before the token ends, or when a soft revocation made
 it stale, the relay subscribes anew with a fresh one, from the sequence that it has passed on last, so nothing is missed
-and nobody notices. It registers first and looks at the session afterwards, so no revocation slips between; and every few
-seconds it looks again, so a session that ran out of time is noticed too. It holds one notification at a time: a reader
+and nobody notices. It registers first and looks at the session afterwards, so no revocation slips between, and every
+few seconds it looks again, so a session that ran out of time is noticed. It holds one notification at a time: a reader
 that stalls stalls its own subscription and nothing else.
 """
 

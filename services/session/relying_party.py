@@ -158,7 +158,8 @@ class RelyingParty:
         """What userinfo says of the person whose token for identity this is."""
         endpoint = str((await self._known())["userinfo_endpoint"])
         try:
-            answer = await self._client.get(
+            answer = await self._client.request(
+                "GET",
                 self._inside(endpoint),
                 headers={"authorization": f"Bearer {access_token}", **outgoing()},
                 withhold_token=True,
@@ -237,7 +238,7 @@ class RelyingParty:
     async def _read(self) -> Mapping[str, Any]:
         url = f"{self._registration.identity_url}/.well-known/openid-configuration"
         try:
-            answer = await self._client.get(url, withhold_token=True)
+            answer = await self._client.request("GET", url, withhold_token=True)
             said = answer.json() if answer.status_code == 200 else None
         except (httpx2.HTTPError, ValueError) as failure:
             raise unavailable() from failure
