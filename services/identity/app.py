@@ -9,14 +9,21 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from identity import rest, rpc
+from eventlog.metrics import RelayMetrics
+from eventlog.outbox import Outbox
+from eventlog.redis_stream import RedisStream
+from eventlog.relay import Relay
+from identity import rest, rpc, storage
 from identity.authority import Authority, AuthorityInterceptor
 from identity.domain import Entropy
+from identity.events import READERS, STREAM, SecurityEvents
 from identity.forms import Forms
 from identity.housekeeping import Housekeeping
 from identity.introspection import Introspector
 from identity.issuing import Issuer, Lives
 from identity.keyring import KeyRing, NewKey, generate
+from identity.my_account import MyAccount
+from identity.my_account_rpc import MyAccountApi
 from identity.passwords import Passwords
 from identity.publisher import Publisher
 from identity.redis_log import RedisLog
@@ -26,6 +33,7 @@ from identity.sealing import SecretKeys
 from identity.service import Accounts, Administration
 from identity.settings import Settings, parse_secret_keys
 from identity.views import Views
+from identity.visitor import parse_networks
 from identity.web import Web
 from servicekit.database import Database
 from servicekit.http import create_app
@@ -54,6 +62,10 @@ class Parts:
     secret_keys: SecretKeys
     passwords: Passwords
     metrics: Metrics
+    my_account: MyAccount
+    events: SecurityEvents
+    stream: RedisStream
+    relay: Relay
 
     async def found(self) -> None:
         """Brings the schema up to date and sees to the log and its keys."""
@@ -66,6 +78,7 @@ class Parts:
     async def close(self) -> None:
         """Closes every connection."""
         await self.redis.aclose()
+        await self.stream.aclose()
         await self.database.dispose()
 
 
@@ -92,8 +105,17 @@ def assemble(
     keyring = KeyRing(
         secret_keys, now=database.now, leeway=settings.leeway, spare_age=settings.spare_age, make_key=make_key
     )
+    outbox = Outbox(storage.outbox, STREAM, now=database.now)
+    stream = RedisStream(settings.redis_url.get_secret_value(), STREAM)
+    relay = Relay(database, outbox, stream, metrics=RelayMetrics(metrics.registry), required=READERS)
+    events = SecurityEvents(outbox)
     revocations = RevocationLog(
-        keyring, issuer=settings.issuer, leeway=settings.leeway, now=database.now, entropy=entropy
+        keyring,
+        issuer=settings.issuer,
+        leeway=settings.leeway,
+        now=database.now,
+        entropy=entropy,
+        witnesses=[events.witness],
     )
 
     async def begin_new_log(ended: str) -> None:
@@ -107,6 +129,7 @@ def assemble(
         begin_new_log=begin_new_log,
         wait=settings.publish_wait_ms / 1000,
         published=published.inc,
+        committed=relay.wake,
     )
     hashing = passwords or Passwords(entropy=entropy)
     administration = Administration(database, keyring, revocations, publisher, entropy)
@@ -131,14 +154,19 @@ def assemble(
             secret_keys=secret_keys,
             now=database.now,
             entropy=entropy,
+            events=events,
         ),
         introspector=Introspector(keyring, issuer=settings.issuer, leeway=settings.leeway, now=database.now),
         replay=Replay(database, revocations),
-        accounts=Accounts(database, revocations, publisher, hashing, entropy),
+        accounts=Accounts(database, revocations, publisher, hashing, entropy, events),
         administration=administration,
         secret_keys=secret_keys,
         passwords=hashing,
         metrics=metrics,
+        my_account=MyAccount(database, revocations, publisher),
+        events=events,
+        stream=stream,
+        relay=relay,
     )
 
 
@@ -157,6 +185,8 @@ def build(settings: Settings, *, parts: Parts | None = None) -> Service:
             forms=Forms(parts.secret_keys.form_keys),
             views=Views(),
             publish=parts.publisher.publish_pending,
+            told=parts.relay.wake,
+            trusted_proxies=parse_networks(settings.trusted_proxies),
         ),
     )
 
@@ -180,10 +210,11 @@ def build(settings: Settings, *, parts: Parts | None = None) -> Service:
             rpc.Revocations(parts.administration, parts.replay),
             rpc.AccountsApi(parts.accounts),
             rpc.Keys(parts.administration),
+            MyAccountApi(parts.my_account),
         ),
         interceptors=[AuthorityInterceptor(Authority(parts.database, parts.introspector))],
         before_start=[parts.found, redis_answers],
-        background=[parts.publisher.run, Housekeeping(parts.database).run],
+        background=[parts.publisher.run, parts.relay.run, Housekeeping(parts.database).run],
         readiness=readiness,
         on_stop=[parts.close],
         development=settings.development,

@@ -44,7 +44,9 @@ def _oauth(web: Web) -> APIRouter:
 
     @router.post("/token")
     async def token(request: Request) -> Response:
-        return await _converse(web, request, lambda server, asked: server.create_token_response(asked))
+        response = await _converse(web, request, lambda server, asked: server.create_token_response(asked))
+        web.told()  # it may have given an app access
+        return response
 
     @router.post("/revoke")
     async def revoke(request: Request) -> Response:
