@@ -15,6 +15,7 @@ from eventlog.redis_stream import RedisStream
 from eventlog.relay import Relay
 from identity import rest, rpc, storage
 from identity.authority import Authority, AuthorityInterceptor
+from identity.backchannel import LogoutQueue, LogoutSender
 from identity.domain import Entropy
 from identity.events import READERS, STREAM, SecurityEvents
 from identity.forms import Forms
@@ -66,6 +67,7 @@ class Parts:
     events: SecurityEvents
     stream: RedisStream
     relay: Relay
+    logouts: LogoutSender
 
     async def found(self) -> None:
         """Brings the schema up to date and sees to the log and its keys."""
@@ -109,14 +111,27 @@ def assemble(
     stream = RedisStream(settings.redis_url.get_secret_value(), STREAM)
     relay = Relay(database, outbox, stream, metrics=RelayMetrics(metrics.registry), required=READERS)
     events = SecurityEvents(outbox)
+    owed = LogoutQueue(keyring, issuer=settings.issuer, now=database.now, entropy=entropy)
+    sent = Counter("logout_tokens", "Attempts to tell a client of a logout.", ("outcome",), registry=metrics.registry)
+    logouts = LogoutSender(
+        database,
+        owed,
+        http_hosts=[host.strip() for host in settings.backchannel_http_hosts.split(",")],
+        outcome=lambda outcome: sent.labels(outcome).inc(),
+    )
     revocations = RevocationLog(
         keyring,
         issuer=settings.issuer,
         leeway=settings.leeway,
         now=database.now,
         entropy=entropy,
-        witnesses=[events.witness],
+        # The events last: they take a lock that has its place behind everything else (see storage).
+        witnesses=[owed.witness, events.witness],
     )
+
+    def wake() -> None:
+        relay.wake()
+        logouts.wake()
 
     async def begin_new_log(ended: str) -> None:
         await administration.begin_new_log(ended)
@@ -129,7 +144,7 @@ def assemble(
         begin_new_log=begin_new_log,
         wait=settings.publish_wait_ms / 1000,
         published=published.inc,
-        committed=relay.wake,
+        committed=wake,
     )
     hashing = passwords or Passwords(entropy=entropy)
     administration = Administration(database, keyring, revocations, publisher, entropy)
@@ -167,6 +182,7 @@ def assemble(
         events=events,
         stream=stream,
         relay=relay,
+        logouts=logouts,
     )
 
 
@@ -214,7 +230,7 @@ def build(settings: Settings, *, parts: Parts | None = None) -> Service:
         ),
         interceptors=[AuthorityInterceptor(Authority(parts.database, parts.introspector))],
         before_start=[parts.found, redis_answers],
-        background=[parts.publisher.run, parts.relay.run, Housekeeping(parts.database).run],
+        background=[parts.publisher.run, parts.relay.run, parts.logouts.run, Housekeeping(parts.database).run],
         readiness=readiness,
         on_stop=[parts.close],
         development=settings.development,

@@ -226,6 +226,7 @@ class Issuer:
                 user_id=row.user_id,
                 client_id=client_id,
                 session_id=None if offline else row.session_id,
+                begun_in=row.session_id,
                 scope=row.scope,
                 resources=row.resources,
                 user_hard_gen=row.user_hard_gen,

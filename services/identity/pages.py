@@ -22,7 +22,8 @@ from identity.domain import OFFLINE, LoginSession, NewSession, SignInOvertaken, 
 from identity.forms import Flow
 from identity.oauth.authorization import Arrival, Consent, Decision, Outcome, SignIn, ToClient, authorize
 from identity.oauth.clients import Client
-from identity.oauth.requests import Parameters
+from identity.oauth.pushed import pulled
+from identity.oauth.requests import LONGEST_QUERY, Parameters
 from identity.passwords import RECOMMENDED, SHORTEST, PasswordRefused, check_new
 from identity.web import (
     BROWSER_COOKIE,
@@ -36,7 +37,6 @@ from identity.web import (
 )
 from servicekit.errors import Kind, ServiceError, problem_headers
 
-_LONGEST_QUERY = 8192  # bytes of an authorization request; it travels in a URL of ours, signed
 _OUR_SECRET = re.compile(r"[A-Za-z0-9_-]{43}")  # what a cookie of ours looks like
 _NOT_RIGHT = "E-mail or password is not right."
 _OPEN_TOO_LONG = "This page was open for too long, or was opened in another window. Please try again."
@@ -105,14 +105,15 @@ def router(web: Web) -> APIRouter:
     @pages.get("/authorize")
     async def arrive(request: Request) -> Response:
         query: bytes = request.scope["query_string"]
-        if len(query) > _LONGEST_QUERY:
+        if len(query) > LONGEST_QUERY:
             raise ServiceError(Kind.INVALID, "REQUEST_TOO_LONG", "The authorization request is too long.")
         parameters = Parameters.parse(query)
 
         def work(tx: Connection) -> tuple[Outcome, Flow]:
             now = issuer.now(tx)
-            arrival = Arrival(parameters, _session(web, tx, request), now)
-            return authorize(web.server(tx), arrival), Flow(query.decode(), now)
+            asked = pulled(tx, query.decode(), parameters, now=issuer.now)
+            arrival = Arrival(Parameters.parse(asked.encode()), _session(web, tx, request), now)
+            return authorize(web.server(tx), arrival), Flow(asked, now)
 
         outcome, flow = await web.database.run(work)
         if isinstance(outcome, Consent):

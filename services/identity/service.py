@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy import Connection, select, update
 
 from contracts.identity.v1.events_pb2 import AccountDisabled, AccountEnabled, PasswordChanged
+from identity.client_keys import ClientKeys
 from identity.domain import GENERATION_BITS, ROLES, Cause, Contact, Credentials, Entropy, Position, UserId, new_id
 from identity.endings import Fact
 from identity.events import SecurityEvents
@@ -53,7 +54,7 @@ class NewUser:
 
 @dataclass(frozen=True, slots=True)
 class NewClient:
-    """A client to be registered. `secret_hash` is SHA-256, hex; None for a public client."""
+    """A client to be registered. `secret_hash` is SHA-256, hex; without it and without `jwks` the client is public."""
 
     id: str
     name: str
@@ -65,6 +66,9 @@ class NewClient:
     resources: Sequence[str] = ()
     permissions: Sequence[str] = ()
     refresh_without_offline: bool = False
+    jwks: ClientKeys | None = None
+    post_logout_redirect_uris: Sequence[str] = ()
+    backchannel_logout_uri: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,9 @@ class Accounts:
             "resources": list(client.resources),
             "permissions": list(client.permissions),
             "refresh_without_offline": client.refresh_without_offline,
+            "jwks": None if client.jwks is None else client.jwks.document(),
+            "post_logout_redirect_uris": list(client.post_logout_redirect_uris),
+            "backchannel_logout_uri": client.backchannel_logout_uri,
             "gen": epoch + 1,
             "hard_gen": epoch + 1,
             "created_at": self.database.now(tx),

@@ -77,3 +77,6 @@ class Settings(CommonSettings):
     # The networks of our own proxies, "10.0.0.0/8, fd00::/8": what these say in X-Forwarded-For is believed, and
     # nobody else's. It is used to tell people where they are signed in; no decision rests on it.
     trusted_proxies: Annotated[str, AfterValidator(_networks), Field(validation_alias="IDENTITY_TRUSTED_PROXIES")] = ""
+    # Hosts of our own network, "session, billing", that logout tokens may be sent to over plain http. Loopback may
+    # always, everything else needs https.
+    backchannel_http_hosts: Annotated[str, Field(validation_alias="IDENTITY_BACKCHANNEL_HTTP_HOSTS")] = ""

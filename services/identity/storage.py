@@ -64,6 +64,9 @@ clients = Table(
     Column("resources", JSON, nullable=False),  # the audiences it may ask for
     Column("permissions", JSON, nullable=False),  # of: contacts, introspect, introspect_any, replay, revoke
     Column("refresh_without_offline", Boolean, nullable=False),  # the session service's client
+    Column("jwks", JSON(none_as_null=True)),  # public keys (RFC 7517) of a client that signs its assertions
+    Column("post_logout_redirect_uris", JSON, nullable=False, server_default="[]"),
+    Column("backchannel_logout_uri", Text),
     Column("gen", BigInteger, nullable=False),
     Column("hard_gen", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
@@ -93,6 +96,8 @@ grants = Table(
     Column("user_id", ForeignKey("users.id"), nullable=False, index=True),
     Column("client_id", ForeignKey("clients.id"), nullable=False, index=True),
     Column("session_id", ForeignKey("login_sessions.id"), index=True),  # null: offline_access, outlives a sign-out
+    # The login session it was given in, tied to it or not. No foreign key: the grant may outlive that row.
+    Column("begun_in", Text),
     Column("scope", Text, nullable=False),  # space separated
     Column("resources", JSON, nullable=False),  # the audiences that were authorized
     Column("user_hard_gen", BigInteger, nullable=False),
@@ -186,6 +191,38 @@ revoked_tokens = Table(
     metadata,
     Column("jti", Text, primary_key=True),
     Column("dead_at", BigInteger, nullable=False, index=True),
+)
+
+# Authorization requests that clients have pushed (RFC 9126): each is taken out once.
+pushed_requests = Table(
+    "pushed_requests",
+    metadata,
+    Column("hash", Text, primary_key=True),  # of the secret in the request_uri
+    Column("client_id", ForeignKey("clients.id"), nullable=False),
+    Column("query", Text, nullable=False),  # as it would have come to /authorize
+    Column("expires_at", BigInteger, nullable=False, index=True),
+)
+
+# The assertions by which clients have authenticated (RFC 7523): each counts once.
+client_assertions = Table(
+    "client_assertions",
+    metadata,
+    Column("client_id", Text, primary_key=True),
+    Column("jti_hash", Text, primary_key=True),  # a client may choose any text for it
+    Column("expires_at", BigInteger, nullable=False, index=True),
+)
+
+# Logout tokens that clients are still owed (OpenID Connect Back-Channel Logout): written where a session ends.
+logout_deliveries = Table(
+    "logout_deliveries",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("client_id", ForeignKey("clients.id"), nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("sid", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", BigInteger, nullable=False, index=True),
+    Column("expires_at", BigInteger, nullable=False),
 )
 
 # What is told on `identity.events`, and how far it was published.
