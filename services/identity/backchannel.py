@@ -113,7 +113,7 @@ class LogoutQueue:
         named = select(clients.c.id, clients.c.backchannel_logout_uri).where(
             clients.c.id.in_({row.client_id for row in rows}), clients.c.disabled_at.is_(None)
         )
-        uris: dict[str, str | None] = dict(tx.execute(named).tuples())
+        uris: dict[str, str | None] = {row.id: row.backchannel_logout_uri for row in tx.execute(named)}
         key = self._keyring.signing_key(tx, "access")
         return [
             Delivery(
@@ -174,14 +174,14 @@ class LogoutSender:
         *,
         http_hosts: Collection[str],
         outcome: Callable[[str], None],
-        transport: httpx2.AsyncBaseTransport | None = None,
+        deadline: float = DEADLINE,
     ) -> None:
         """`outcome` is told `taken`, `refused`, `unanswered` or `dropped` for every attempt, for metrics."""
         self._database = database
         self._queue = queue
         self._http_hosts = frozenset(http_hosts)
         self._outcome = outcome
-        self._transport = transport
+        self._deadline = deadline
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -191,9 +191,7 @@ class LogoutSender:
     async def run(self) -> None:
         """Sends until it is cancelled. A database that does not answer is asked again later."""
         # Nothing of the environment decides where tokens go, and no answer sends them elsewhere.
-        async with httpx2.AsyncClient(
-            follow_redirects=False, trust_env=False, timeout=DEADLINE, transport=self._transport
-        ) as http:
+        async with httpx2.AsyncClient(follow_redirects=False, trust_env=False, timeout=self._deadline) as http:
             while True:
                 self._woken.clear()
                 more = False
@@ -236,7 +234,7 @@ class LogoutSender:
             return "dropped"
         try:
             async with (
-                asyncio.timeout(DEADLINE),
+                asyncio.timeout(self._deadline),
                 http.stream("POST", delivery.uri, data={"logout_token": delivery.token}) as response,
             ):
                 # The body is never read: whatever it says changes nothing (section 2.8).
