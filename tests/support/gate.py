@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rescind import (
-    STRICT,
     Answer,
     Feed,
     Guard,

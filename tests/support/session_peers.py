@@ -2,6 +2,7 @@
 
 Tokens are really judged, by guards for each service's audience; what lies behind is as small as a test can use.
 """
+# ruff: noqa: N802  (gRPC chose the methods' names)
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -50,7 +51,7 @@ class Orders(orders_pb2_grpc.OrdersServiceServicer):
                 Kind.INVALID, "VALIDATION_FAILED", "No items.", fields={"items": "must be 1 to 100 items"}
             )
         order = od.Order(
-            id=request.request_id and f"ord_{request.request_id}" or f"ord_{len(self.placed)}",
+            id=(request.request_id and f"ord_{request.request_id}") or f"ord_{len(self.placed)}",
             owner=subject,
             status=od.ORDER_STATUS_PLACED,
             items=request.items,
@@ -141,7 +142,8 @@ class Notifications(notifications_pb2_grpc.NotificationsServiceServicer):
         yield nt.SubscribeResponse(keep_alive=nt.KeepAlive(sequence=place))
         while True:
             async with self._news:
-                await self._news.wait_for(lambda: len(inbox) > place)
+                while len(inbox) <= place:
+                    await self._news.wait()
             for one in inbox[place:]:
                 yield nt.SubscribeResponse(notification=one)
             place = len(inbox)

@@ -8,7 +8,7 @@ import asyncio
 import base64
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +42,9 @@ from support.session_window import Window
 KEY = "k1:" + base64.b64encode(b"s" * 32).decode()
 
 
+Answer = Callable[[httpx2.Response], httpx2.Response]  # what comes instead of a token response
+
+
 class Wire(httpx2.AsyncBaseTransport):
     """The way to identity: remembers what was asked, and breaks on command."""
 
@@ -49,7 +52,12 @@ class Wire(httpx2.AsyncBaseTransport):
         self._inner = httpx2.AsyncHTTPTransport()
         self.forms: list[dict[str, str]] = []
         self.cut = False
-        self.answer: httpx2.Response | None = None
+        self.answer: Answer | None = None
+
+    def reset(self) -> None:
+        """Mends it."""
+        self.forms.clear()
+        self.cut, self.answer = False, None
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         if self.cut:
@@ -57,7 +65,9 @@ class Wire(httpx2.AsyncBaseTransport):
         if request.url.path == "/token":
             self.forms.append(dict(parse_qsl(request.content.decode())))
             if self.answer is not None:
-                return self.answer
+                answer = await self._inner.handle_async_request(request)
+                await answer.aread()
+                return self.answer(answer)
         return await self._inner.handle_async_request(request)
 
     async def aclose(self) -> None:
@@ -106,7 +116,7 @@ class World:
         return str(self.parts.database.run_sync(lambda tx: tx.execute(query).scalar_one()))
 
     async def another(self, **changes: Any) -> tuple[Service, str]:
-        """A second replica, and where it listens."""
+        """Another replica, and where it listens; it runs as long as this world."""
         values = self.settings.model_dump() | {"http_port": 0} | changes
         service = build_session(Settings(**values), hands=Hands(now=self.now, identity=self.wire))
         ports = await self.stack.enter_async_context(running(service))
