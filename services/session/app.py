@@ -143,7 +143,8 @@ def build(
         control.router(upstream, Faults(settings.fault_socket), thief, policies, access),
     ):
         http.include_router(router)
-    http.mount("/static", pages.Files(directory=hands.web, check_dir=False))
+    if hands.web.is_dir():
+        http.mount("/static", pages.Files(directory=hands.web))
     stopping = asyncio.Event()
 
     async def needs() -> None:

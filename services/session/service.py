@@ -138,9 +138,10 @@ class Sessions:
     async def end_others(self, held: Held) -> int:
         """Ends all of the person's sessions but this one; how many there were here."""
         session = held.session
+        # Looked for first: the revocation may be here, and have removed them, before identity's answer is.
+        others = [one for one in await self.of_person(session.subject) if one.key != session.key]
         request = my.EndMySessionsRequest(others_than=session.sid)
         await self._upstream.end_my_sessions(held, request, self.policies.write)
-        others = [one for one in await self.of_person(session.subject) if one.key != session.key]
         for one in others:
             if one.sid == session.sid:  # the same login session, so identity has left it alone
                 await self._upstream.withdraw_my_grant(held, one.gid, self.policies.write)
@@ -154,9 +155,9 @@ class Sessions:
             ServiceError: REAUTHENTICATION_REQUIRED.
         """
         self.require_recent_sign_in(held)
+        mine = await self.of_person(held.session.subject)
         request = my.EndMySessionsRequest(everywhere=True)
         await self._upstream.end_my_sessions(held, request, self.policies.write)
-        mine = await self.of_person(held.session.subject)
         await self._forget(mine, "SIGNED_OUT_EVERYWHERE")
         return len(mine)
 

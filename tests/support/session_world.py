@@ -71,6 +71,9 @@ class Wire(httpx2.AsyncBaseTransport):
         return await self._inner.handle_async_request(request)
 
     async def aclose(self) -> None:
+        """Nothing: a replica that stops must not close what the others use. The world does, with `close`."""
+
+    async def close(self) -> None:
         await self._inner.aclose()
 
     def refreshes(self, audience: str = "") -> int:
@@ -97,6 +100,7 @@ class World:
     stack: AsyncExitStack
     identity_grpc: str
     ahead: int = field(default=0)  # ms
+    hands: Hands = field(default_factory=Hands)
 
     def now(self) -> int:
         """The session service's clock."""
@@ -118,7 +122,7 @@ class World:
     async def another(self, **changes: Any) -> tuple[Service, str]:
         """Another replica, and where it listens; it runs as long as this world."""
         values = self.settings.model_dump() | {"http_port": 0} | changes
-        service = build_session(Settings(**values), hands=Hands(now=self.now, identity=self.wire))
+        service = build_session(Settings(**values), hands=self.hands)
         ports = await self.stack.enter_async_context(running(service))
         return service, f"http://127.0.0.1:{ports.http}"
 
@@ -214,6 +218,7 @@ async def session_world(folder: Path, redis_url: str, **changes: Any) -> AsyncIt
             }
         )
         wire = Wire()
+        stack.push_async_callback(wire.close)
         http = await stack.enter_async_context(httpx2.AsyncClient(timeout=20, follow_redirects=False, trust_env=False))
         redis: Any = Redis.from_url(redis_url, decode_responses=True)
         stack.push_async_callback(redis.aclose)
@@ -221,7 +226,8 @@ async def session_world(folder: Path, redis_url: str, **changes: Any) -> AsyncIt
             issuer, origin, parts, identity, identity, identity_ports, settings, wire, orders, notifications, redis,
             http, stack, identity_grpc,
         )  # fmt: skip
-        world.session = build_session(settings, hands=Hands(now=world.now, identity=wire))
+        world.hands = Hands(now=world.now, identity=wire, web=_web(folder), look_every=0.5)
+        world.session = build_session(settings, hands=world.hands)
         world.ports = await stack.enter_async_context(running(world.session))
         yield world
 
@@ -233,6 +239,16 @@ def _seeds(redirect_uri: str) -> Seeds:
         for client in seeds.clients
     ]
     return seeds.model_copy(update={"clients": tuple(clients)})
+
+
+def _web(folder: Path) -> Path:
+    """A web app of two files, with a secret beside it."""
+    web = folder / "web"
+    web.mkdir()
+    (web / "index.html").write_text("<!doctype html><title>Rescind</title>")
+    (web / "app.js").write_text("export {};")
+    (folder / "settings.py").write_text("SECRET = 1")
+    return web
 
 
 def _secret(client_id: str) -> Any:
