@@ -23,15 +23,19 @@ from rescind.errors import (
     MalformedToken,
     MissingToken,
     NotFresh,
+    OtherHolder,
     RescindError,
     RevokedToken,
+    ServerStopping,
     TokenRefused,
     UnknownKey,
     UntrustedToken,
 )
 from rescind.feed import Feed, LogSource, ReplaySource
-from rescind.guard import Answer, Guard, GuardObserver, Introspector, NobodyAnswered
+from rescind.guard import Guard, GuardObserver
+from rescind.introspection import Answer, Introspector, NobodyAnswered
 from rescind.keys import KeySet, RemoteKeySet, StaticKeySet, http_fetch
+from rescind.leases import Lease, Leases
 from rescind.ledger import FeedObserver
 from rescind.policy import BEST_EFFORT, BOUNDED, STRICT, Staleness
 from rescind.state import Freshness, Knowledge
@@ -56,16 +60,20 @@ __all__ = [
     "KeySet",
     "KeysUnavailable",
     "Knowledge",
+    "Lease",
+    "Leases",
     "LogSource",
     "MalformedToken",
     "MissingToken",
     "NobodyAnswered",
     "NotFresh",
+    "OtherHolder",
     "Principal",
     "RemoteKeySet",
     "ReplaySource",
     "RescindError",
     "RevokedToken",
+    "ServerStopping",
     "Staleness",
     "StaticKeySet",
     "TokenRefused",

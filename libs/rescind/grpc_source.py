@@ -11,7 +11,7 @@ import grpc.aio
 
 from rescind._wire.revocations_pb2 import ReplayRequest, ReplayResponse
 from rescind._wire.tokens_pb2 import IntrospectRequest, IntrospectResponse
-from rescind.guard import Answer, NobodyAnswered
+from rescind.introspection import Answer, NobodyAnswered
 
 _REPLAY = "/contracts.identity.v1.RevocationsService/Replay"
 _INTROSPECT = "/contracts.identity.v1.TokensService/Introspect"
