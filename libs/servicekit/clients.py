@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from rescind.grpc_source import AccessTokens
-from rescind.guard import NobodyAnswered
+from rescind.introspection import NobodyAnswered
 from servicekit.errors import Kind, ServiceError
 from servicekit.rpc import CHANNEL_OPTIONS, DETAILS_KEY
 from servicekit.telemetry import outgoing

@@ -34,6 +34,7 @@ from servicekit.telemetry import set_up_logging
 
 GRACE = 4.0  # seconds: how long HTTP, and then gRPC, may take to finish what they have begun
 _LONGEST_HEAD = 32 * 1024  # bytes of request line and headers; a token has 8 KiB at most
+_LARGEST_FRAME = 16 * 1024  # bytes that a WebSocket client may say at once; a token has 8 KiB at most
 _SAMPLE = 0.25  # seconds between looks at readiness and at the event loop's lag
 _log = structlog.get_logger("servicekit.lifecycle")
 S = TypeVar("S", bound=CommonSettings)
@@ -82,7 +83,8 @@ class Service:
 
     `register` adds servicers to the server and returns the full names of their services. `before_start` raises
     `StartError` when something that is needed does not answer. `background` runs until it is cancelled, after the last
-    request; when one fails, the process stops. `on_stop` closes what is left, in order.
+    request; when one fails, the process stops. `on_stop` closes what is left, in order. `websockets`: the app has such
+    routes (and the process needs the package of that name).
     """
 
     name: str
@@ -98,6 +100,7 @@ class Service:
     readiness: Callable[[], Readiness] = _always_ready
     on_stop: Sequence[Callable[[], Awaitable[None]]] = ()
     development: bool = False
+    websockets: bool = False
     grace: float = GRACE
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -366,7 +369,10 @@ async def _http(service: Service, sock: socket.socket) -> AsyncIterator[None]:
         service.http,
         loop="none",
         http="h11",
-        ws="none",
+        ws="websockets-sansio" if service.websockets else "none",
+        ws_max_size=_LARGEST_FRAME,
+        ws_max_queue=4,
+        ws_per_message_deflate=False,  # a compressed secret beside chosen text can be guessed by its length (CRIME)
         lifespan="off",
         log_config=None,
         access_log=False,  # it writes query strings; `servicekit.http.Edge` has a line of its own
