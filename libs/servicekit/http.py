@@ -16,6 +16,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -115,15 +116,15 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
 
 
-def only_query(*names: str) -> Callable[[Request], None]:
+def only_query(*names: str) -> Callable[[HTTPConnection], None]:
     """A dependency that refuses parameters in the URL other than `names`, and any that comes twice.
 
     That also keeps tokens out of URLs (RFC 6750 section 2.3).
     """
     allowed = frozenset(names)
 
-    def check(request: Request) -> None:
-        given = [name for name, _ in request.query_params.multi_items()]
+    def check(connection: HTTPConnection) -> None:
+        given = [name for name, _ in connection.query_params.multi_items()]
         if not allowed.issuperset(given):
             raise ServiceError(Kind.INVALID, "UNKNOWN_PARAMETER", "The URL has a parameter that does not exist.")
         if len(set(given)) != len(given):

@@ -1,5 +1,6 @@
 """The only place where the parts of notifications meet."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 import grpc.aio
@@ -111,11 +112,10 @@ def build(
     http = create_app(NAME, metrics, development=settings.development)
     reader = bearer(verification.guard, *rpc.READ, staleness=settings.read_staleness)
     writer = bearer(verification.guard, *rpc.READ, staleness=settings.write_staleness)
-    # Before the others: `/stream` is no notification's id.
     http.include_router(
         streams.router(
             notifications, verification.guard, scopes=rpc.READ, staleness=settings.read_staleness,
-            allowed_origins=settings.allowed_origins,
+            origins=settings.allowed_origins,
         )
     )  # fmt: skip
     http.include_router(rest.router(notifications, reader=reader, writer=writer))
@@ -123,6 +123,12 @@ def build(
         method: Rule(*scopes, staleness=settings.write_staleness if method in rpc.WRITING else settings.read_staleness)
         for method, scopes in rpc.SCOPES.items()
     }
+
+    stopping = asyncio.Event()
+
+    async def end_streams() -> None:
+        await stopping.wait()
+        verification.guard.leases.stop()
 
     async def needs() -> None:
         await migrated_database(database, url, NAME, variable="NOTIFICATIONS_DATABASE_URL")
@@ -144,9 +150,16 @@ def build(
         register=register,
         interceptors=[verification.interceptor(rules, development=settings.development)],
         before_start=[needs],
-        background=[verification.guard.run, live.run, sender.run, *(consumer.run for consumer in consumers)],
+        background=[
+            verification.guard.run,
+            end_streams,
+            live.run,
+            sender.run,
+            *(consumer.run for consumer in consumers),
+        ],
         readiness=verification.readiness,
         on_stop=on_stop,
         development=settings.development,
         websockets=True,
+        stopping=stopping,
     )

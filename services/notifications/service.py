@@ -27,7 +27,7 @@ LARGEST_PAGE = 100
 KEEP_ALIVE = 15.0  # seconds: what stands between a quiet stream and a proxy that ends those that say nothing
 _AT_ONCE = 50  # notifications that one look into the inbox brings to a stream
 _LOOKS = 8  # of streams at the same moment: a thousand that wake up together must not crowd out everybody else
-_LARGEST_SEQUENCE = 2**53 - 1  # what JSON readers can hold
+LARGEST_SEQUENCE = 2**53 - 1  # what JSON readers can hold
 _CURSOR = re.compile(r"1\.([1-9][0-9]{0,15})")
 
 
@@ -118,7 +118,7 @@ class Notifications:
         Raises:
             ServiceError: VALIDATION_FAILED.
         """
-        if after is not None and not 0 <= after <= _LARGEST_SEQUENCE:
+        if after is not None and not 0 <= after <= LARGEST_SEQUENCE:
             raise _invalid({"after": "must be a sequence of before"})
         with self._live.watching(person) as watch:  # first, so that nothing slips in between
             last, _ = await self._look(person)
