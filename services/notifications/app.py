@@ -1,6 +1,5 @@
 """The only place where the parts of notifications meet."""
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 import grpc.aio
@@ -124,12 +123,6 @@ def build(
         for method, scopes in rpc.SCOPES.items()
     }
 
-    stopping = asyncio.Event()
-
-    async def end_streams() -> None:
-        await stopping.wait()
-        verification.guard.leases.stop()
-
     async def needs() -> None:
         await migrated_database(database, url, NAME, variable="NOTIFICATIONS_DATABASE_URL")
         if redis_needed:
@@ -152,14 +145,13 @@ def build(
         before_start=[needs],
         background=[
             verification.guard.run,
-            end_streams,
             live.run,
             sender.run,
             *(consumer.run for consumer in consumers),
         ],
         readiness=verification.readiness,
+        on_stopping=[verification.guard.leases.stop],
         on_stop=on_stop,
         development=settings.development,
         websockets=True,
-        stopping=stopping,
     )

@@ -20,13 +20,13 @@ from starlette.requests import HTTPConnection
 
 from notifications.domain import Notification, Person
 from notifications.rest import shown
-from notifications.service import LARGEST_SEQUENCE, KeepAlive, Notifications, person_in
+from notifications.service import LARGEST_SEQUENCE, Notifications, person_in
 from rescind import Guard, Staleness
 from rescind.fastapi import leased, sse
 from rescind.leases import Lease
 from rescind.websocket import serve_socket
 from servicekit.errors import Kind, ServiceError
-from servicekit.http import only_query, problem_response
+from servicekit.http import only_query
 
 RECONNECT = 1_000  # ms that a browser waits before it comes again
 _SEQUENCE = re.compile(r"0|[1-9][0-9]{0,15}")
@@ -44,21 +44,17 @@ def router(
         if not origins.issuperset(connection.headers.getlist("origin")):
             raise ServiceError(Kind.FORBIDDEN, "ORIGIN_NOT_ALLOWED", "This page may not connect here.")
 
-    @routes.get("/stream", response_class=EventSourceResponse, dependencies=[held, Depends(same_origin)])
+    @routes.get("/stream", dependencies=[held, Depends(same_origin)])
     async def stream(lease: Annotated[Lease, held], connection: HTTPConnection) -> EventSourceResponse:
         return sse(lease, _events(notifications, person_in(lease.principal), _after(connection)))
 
     @routes.websocket("/live")
     async def live(websocket: WebSocket) -> None:
-        try:
-            after = _after(websocket)
-        except ServiceError as error:
-            await websocket.send_denial_response(problem_response(error))
-            return
+        after = _after(websocket)
         await serve_socket(
             websocket,
             guard,
-            lambda lease: _messages(notifications, lease, after),
+            lambda lease: _messages(notifications, person_in(lease.principal), after),
             *scopes,
             staleness=staleness,
             origins=origins,
@@ -89,19 +85,16 @@ async def _events(
 
 
 async def _messages(
-    notifications: Notifications, lease: Lease, after: int | None
+    notifications: Notifications, person: Person, after: int | None
 ) -> AsyncGenerator[dict[str, Any], None]:
     kind = "ready"
-    try:
-        async with aclosing(notifications.follow(person_in(lease.principal), after)) as followed:
-            async for event in followed:
-                if isinstance(event, KeepAlive):
-                    yield {"event": kind, "data": {"sequence": event.sequence}}
-                    kind = "keep_alive"
-                else:
-                    yield {"event": "notification", "data": shown(event).model_dump()}
-    except ServiceError as error:
-        yield {"event": "end", "data": _ending(error)}
+    async with aclosing(notifications.follow(person, after)) as followed:
+        async for event in followed:
+            if isinstance(event, Notification):
+                yield {"event": "notification", "data": shown(event).model_dump()}
+            else:
+                yield {"event": kind, "data": {"sequence": event.sequence}}
+                kind = "keep_alive"
 
 
 def _ending(error: ServiceError) -> dict[str, Any]:

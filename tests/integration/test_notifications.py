@@ -86,7 +86,8 @@ async def test_pages_follow_each_other(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("query", "reason"),
-    [("page_size=101", "VALIDATION_FAILED"), ("page_size=-1", "VALIDATION_FAILED"), ("page_size=x", "VALIDATION_FAILED"),
+    [("page_size=101", "VALIDATION_FAILED"), ("page_size=-1", "VALIDATION_FAILED"),
+     ("page_size=x", "VALIDATION_FAILED"),
      ("page_token=x", "BAD_PAGE_TOKEN"), ("page_token=MS4w", "BAD_PAGE_TOKEN"), ("person=usr_bob", "UNKNOWN_PARAMETER"),
      ("page_size=1&page_size=2", "REPEATED_PARAMETER"), ("access_token=x", "UNKNOWN_PARAMETER")],
 )  # fmt: skip
