@@ -81,10 +81,9 @@ async def test_an_event_that_comes_again_changes_nothing(on_sqlite: Notification
     system = on_sqlite
     stream = RedisStream(system.redis_url, "orders.events")
     async with system.replica() as replica:
-        payloads = []
         async with system.producer() as placed:
-            for event in await placed.tell(*(orders.OrderPlaced(order_id=f"ord_{n}", owner="usr_a") for n in range(5))):
-                payloads.append(event.encoded())
+            told = await placed.tell(*(orders.OrderPlaced(order_id=f"ord_{n}", owner="usr_a") for n in range(5)))
+            payloads = [event.encoded() for event in told]
         await _arrived(system, 5)
         await stream._now.flushall()
         async with system.producer() as again:

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -11,10 +12,19 @@ import grpc.aio
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from contracts.orders.v1.events_pb2 import OrderPlaced
+from notifications import storage
+from notifications.channels.live import Live, LiveMetrics
+from notifications.channels.pubsub import NoWakeUps
+from notifications.domain import Kind, Notification, Person, Told, notification_id
+from notifications.service import Notifications
 from rescind.messages import Entry
+from servicekit.database import Database
+from servicekit.migrations import migrate
+from support.eventually import eventually
 from support.notifications_system import WITHIN, NotificationsSystem, Replica, frames
 from support.orders_wires import refused_by_grpc
 
@@ -86,8 +96,7 @@ async def _end(wire: str, events: AsyncIterator) -> str:
         except grpc.aio.AioRpcError as error:
             return refused_by_grpc(error).reason
         except ConnectionClosed as closed:
-            assert closed.rcvd is not None
-            return f"{closed.rcvd.code} {closed.rcvd.reason}"
+            return f"{closed.rcvd.code} {closed.rcvd.reason}" if closed.rcvd is not None else "nothing"
     return "nothing"
 
 
@@ -139,16 +148,13 @@ async def test_a_push_reaches_the_stream_on_whichever_replica_it_hangs(system: N
             await asyncio.gather(_take(first, 1), _take(second, 1))
             for number in range(1, 21):
                 await orders.tell(*_placed(number))
-                assert [await _take(events, 1) for events in (first, second)] == [
-                    [("notification", number, f"ord_{number}")]
-                ] * 2
+                heard = [await _take(events, 1) for events in (first, second)]
+                assert heard == [[("notification", number, f"ord_{number}")]] * 2
         assert sum(each.metric("eventlog_handled_total", stream="orders.events", group="notifications",
                                outcome="handled") for each in (one, two)) == 20  # fmt: skip
 
 
 async def test_without_pubsub_a_sweep_finds_what_came(system: NotificationsSystem) -> None:
-    from notifications.channels.pubsub import NoWakeUps
-
     async with (
         system.replica(wake_ups=NoWakeUps(), sweep=0.05, stream=_deaf(system)) as looking_on,
         system.replica(wake_ups=NoWakeUps()),
@@ -210,15 +216,12 @@ async def test_an_sse_stream_tells_browsers_when_to_come_again_and_is_never_stor
         assert (ready["event"], ready["id"], ready["retry"]) == ("ready", "0", "1000")
         async with asyncio.timeout(WITHIN), system.producer() as orders:
             next_one = asyncio.create_task(anext(events))
-            while not sse.comments:
-                await asyncio.sleep(0)
+            await eventually(lambda: _now(sse.comments), within=WITHIN)
             await orders.tell(*_placed(1))
             assert (await next_one)["data"]["kind"] == "ORDER_PLACED"
 
 
 async def test_a_refreshed_token_extends_a_socket_without_a_cut(system: NotificationsSystem) -> None:
-    import json
-
     async with system.replica() as replica, system.producer() as orders:
         old = system.token(jti="old")
         async with replica.socket(old) as socket:
@@ -292,9 +295,7 @@ async def test_many_streams_of_one_process_all_hear_and_leave_nothing_behind(sys
         assert {response.notification.sequence for response in heard} == {1}
         for call in calls:
             call.cancel()
-        async with asyncio.timeout(WITHIN):
-            while replica.metric("notifications_live_streams"):
-                await asyncio.sleep(0)
+        await eventually(lambda: _now(not replica.metric("notifications_live_streams")), within=WITHIN)
 
 
 async def test_a_reader_that_does_not_read_costs_nothing_and_gets_it_all_later(system: NotificationsSystem) -> None:
@@ -326,15 +327,6 @@ def test_resuming_from_anywhere_while_others_write_loses_and_repeats_nothing(
     tmp_path: Path, sizes: list[int], reconnects: list[int], start: int
 ) -> None:
     """A reader that comes and goes, and writers that commit late and out of turn."""
-    from notifications import storage
-    from notifications.channels.live import Live, LiveMetrics
-    from notifications.channels.pubsub import NoWakeUps
-    from notifications.domain import Kind, Notification, Person, Told, notification_id
-    from notifications.service import Notifications
-    from prometheus_client import CollectorRegistry
-    from servicekit.database import Database
-    from servicekit.migrations import migrate
-
     url = f"sqlite:///{tmp_path / f'{next(_names)}.db'}"
     migrate(url, "notifications")
     person, total = Person(ALICE), start + sum(sizes)
@@ -377,3 +369,7 @@ def test_resuming_from_anywhere_while_others_write_loses_and_repeats_nothing(
 
 async def _nothing() -> dict:
     return {}
+
+
+async def _now(value):
+    return value

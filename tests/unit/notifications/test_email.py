@@ -14,8 +14,8 @@ from notifications.channels.email import MailMetrics, MailSender, Pace
 from notifications.channels.letters import Letters
 from notifications.domain import TRIED_FOR, Kind, MailState, NotificationId, Person, Told, message_id, notification_id
 from servicekit.database import Database
-from servicekit.errors import ServiceError
 from servicekit.errors import Kind as ErrorKind
+from servicekit.errors import ServiceError
 from servicekit.mail import Mail, Mailer, SmtpMailer
 from servicekit.migrations import migrate
 from support.smtp_server import Postbox, smtp_server
