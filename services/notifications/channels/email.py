@@ -46,11 +46,13 @@ class MailMetrics:
 class Pace:
     """Seconds, but for `in_hand`: how many mails one process sends at the same time.
 
-    A claim holds for `lease`. `poll` is how late a mail is found that another process queued or left behind.
+    A claim holds for `lease`, of which `sending` must be left when a mail is handed over. `poll` is how late a mail is
+    found that another process queued or left behind.
     """
 
     in_hand: int = 8
     lease: float = 60.0
+    sending: float = DEADLINE + 1.0
     poll: float = 2.0
     stopping: float = 5.0
     tally: float = 15.0
@@ -170,7 +172,7 @@ class MailSender:
             return _Outcome(MailState.QUEUED, error.reason)
         if contact.disabled:
             return _Outcome(MailState.DROPPED, "ACCOUNT_DISABLED")
-        if self._monotonic() > deadline - DEADLINE:
+        if self._monotonic() > deadline - self._pace.sending:
             return None  # this process stood still: by the time the server answers, another may have it
         try:
             await self._mailer.send(self._write(mail.notification, contact))

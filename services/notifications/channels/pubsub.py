@@ -39,6 +39,7 @@ class RedisWakeUps:
         self._publishing = _client(url)
         self._listening = _client(url)
         self._chance = chance
+        self._failures = 0  # to listen, since it last worked
 
     async def send(self, hints: Mapping[Person, int]) -> None:
         """See `WakeUps`."""
@@ -52,22 +53,21 @@ class RedisWakeUps:
 
     async def receive(self, hear: Callable[[Person, int], None]) -> None:
         """See `WakeUps`."""
-        failures = 0
         while True:
             try:
                 await self._listen(hear)
-                failures = 0
             except (RedisError, OSError, TimeoutError) as error:
-                failures += 1
-                if failures == 1:
+                self._failures += 1
+                if self._failures == 1:
                     _log.warning("not listening to other replicas: readers hear by sweeps", error=type(error).__name__)
-            await asyncio.sleep(min(2.0, 0.1 * 2.0 ** min(failures, 5)) * (0.5 + self._chance() / 2))
+            await asyncio.sleep(min(2.0, 0.1 * 2.0 ** min(self._failures, 5)) * (0.5 + self._chance() / 2))
 
     async def _listen(self, hear: Callable[[Person, int], None]) -> None:
         """Until nothing was heard for _SILENCE: on a quiet system a new connection now and then costs nothing."""
         async with self._listening.pubsub() as pubsub:
             async with asyncio.timeout(_ANSWER):
                 await pubsub.subscribe(CHANNEL)
+            self._failures = 0
             while True:
                 message = await pubsub.get_message(timeout=_SILENCE)
                 if message is None:
