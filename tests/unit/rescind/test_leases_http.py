@@ -1,4 +1,4 @@
-"""Live streams over SSE and WebSocket, on real sockets: how they begin, go on, and what their client is told at the end."""
+"""Live streams over SSE and WebSocket, on real sockets: how they begin and go on, and what is said at the end."""
 
 import asyncio
 import contextlib
@@ -13,6 +13,7 @@ from fastapi import Depends, WebSocket
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import Close
 
 from rescind import Guard, Lease
 from rescind.fastapi import leased, sse
@@ -201,13 +202,14 @@ async def test_sse_to_a_client_that_does_not_read_is_cut_off(site: Site) -> None
 async def received(connection: ClientConnection) -> tuple[list[Any], int, str]:
     """Everything until it is closed, and how."""
     messages: list[Any] = []
-    try:
-        async with asyncio.timeout(20):
-            while True:
+    closed: Close | None = None
+    async with asyncio.timeout(20):
+        while closed is None:
+            try:
                 messages.append(json.loads(await connection.recv()))
-    except ConnectionClosed as closed:
-        assert closed.rcvd is not None
-        return messages, closed.rcvd.code, closed.rcvd.reason
+            except ConnectionClosed as over:
+                closed = over.rcvd or Close(1006, "")
+    return messages, closed.code, closed.reason
 
 
 async def test_a_socket_takes_the_token_from_the_header_or_the_first_message(site: Site) -> None:
@@ -312,10 +314,9 @@ async def test_what_nobody_foresaw_says_nothing_of_itself(site: Site) -> None:
 async def test_a_use_case_that_refuses_is_told_apart_before_and_after_the_handshake(site: Site) -> None:
     with pytest.raises(InvalidStatus) as refused:
         await site.socket(path="/refuses")
-    assert (refused.value.response.status_code, json.loads(refused.value.response.body)["reason"]) == (
-        404,
-        "NOTHING_HERE",
-    )
+    response = refused.value.response
+    assert (response.status_code, json.loads(response.body)["reason"]) == (404, "NOTHING_HERE")
+
     async with site.socket(path="/refuses?accepted=1") as connection:
         assert await received(connection) == ([], 4404, "NOTHING_HERE")
     with pytest.raises(InvalidStatus) as refused:
