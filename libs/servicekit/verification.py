@@ -29,6 +29,7 @@ from rescind import (
     Guard,
     GuardObserver,
     RemoteKeySet,
+    Reporter,
     RescindError,
     Staleness,
     Verifier,
@@ -136,6 +137,7 @@ def connect(
         keys=(token_keys, log_keys),
         introspector=identity,
         observer=observer.guard,
+        reporter=Reporter(feed, audience, identity),
     )
     observer.watch(guard)
 
