@@ -19,6 +19,7 @@ from identity.issuing import Issuer, Lives
 from identity.keyring import KeyRing, NewKey, generate
 from identity.passwords import Passwords
 from identity.publisher import Publisher
+from identity.receipts import Receipts
 from identity.redis_log import RedisLog
 from identity.replay import Replay
 from identity.revocations import RevocationLog
@@ -34,6 +35,7 @@ from servicekit.metrics import Metrics
 from servicekit.needs import answering_redis, migrated_database
 
 REDIS_TIMEOUT = 0.5  # seconds; a tick comes every second
+RECEIPTS_POOL = 2  # connections
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class Parts:
 
     settings: Settings
     database: Database
+    receipts_database: Database
     redis: "Redis"
     keyring: KeyRing
     revocations: RevocationLog
@@ -49,6 +52,7 @@ class Parts:
     issuer: Issuer
     introspector: Introspector
     replay: Replay
+    receipts: Receipts
     accounts: Accounts
     administration: Administration
     secret_keys: SecretKeys
@@ -66,6 +70,7 @@ class Parts:
     async def close(self) -> None:
         """Closes every connection."""
         await self.redis.aclose()
+        await self.receipts_database.dispose()
         await self.database.dispose()
 
 
@@ -81,6 +86,10 @@ def assemble(
     metrics = Metrics()
     published = Counter("revocations_published", "Messages appended to the log in Redis.", registry=metrics.registry)
     database = Database(settings.database_url.get_secret_value(), now=now)
+    # Of its own, so that reports of verifiers take no connection from those who sign in or revoke.
+    receipts_database = Database(
+        settings.database_url.get_secret_value(), now=now, durable=False, pool_size=RECEIPTS_POOL
+    )
     # No retries: whoever waits here holds up an acknowledgement, and the next tick is the retry.
     redis = Redis.from_url(
         settings.redis_url.get_secret_value(),
@@ -113,6 +122,7 @@ def assemble(
     return Parts(
         settings=settings,
         database=database,
+        receipts_database=receipts_database,
         redis=redis,
         keyring=keyring,
         revocations=revocations,
@@ -134,6 +144,7 @@ def assemble(
         ),
         introspector=Introspector(keyring, issuer=settings.issuer, leeway=settings.leeway, now=database.now),
         replay=Replay(database, revocations),
+        receipts=Receipts(receipts_database),
         accounts=Accounts(database, revocations, publisher, hashing, entropy),
         administration=administration,
         secret_keys=secret_keys,
@@ -177,13 +188,13 @@ def build(settings: Settings, *, parts: Parts | None = None) -> Service:
         register=lambda server: rpc.register(
             server,
             rpc.Tokens(parts.database, parts.introspector),
-            rpc.Revocations(parts.administration, parts.replay),
+            rpc.Revocations(parts.administration, parts.replay, parts.receipts),
             rpc.AccountsApi(parts.accounts),
             rpc.Keys(parts.administration),
         ),
         interceptors=[AuthorityInterceptor(Authority(parts.database, parts.introspector))],
         before_start=[parts.found, redis_answers],
-        background=[parts.publisher.run, Housekeeping(parts.database).run],
+        background=[parts.publisher.run, Housekeeping(parts.database).run, parts.receipts.run],
         readiness=readiness,
         on_stop=[parts.close],
         development=settings.development,
