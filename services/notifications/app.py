@@ -150,7 +150,7 @@ def build(
             *(consumer.run for consumer in consumers),
         ],
         readiness=verification.readiness,
-        on_stopping=[verification.guard.leases.stop],
+        on_stopping=[verification.end_streams],
         on_stop=on_stop,
         development=settings.development,
         websockets=True,
