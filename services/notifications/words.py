@@ -104,8 +104,11 @@ def _sessions_ended(message: security.SessionsEnded) -> Told:
     body = f"{count} sessions ended." if count > 1 else "The session ended." if count else "All sessions ended."
     if not own:
         body += " It was not done from your account."
-    # The mail about the password says it; and who has just signed out knows it.
-    mailing = Mailing.NEVER if message.cause == "PASSWORD_CHANGED" or (own and message.cause == "SIGN_OUT") else None
+    # The mail about the password says it, a disabled account gets none, and who has just signed out knows it. All
+    # sessions at once is another matter: somebody else in the account could have done it.
+    signed_out = own and count > 0 and message.cause == "SIGNED_OUT"
+    unsaid = signed_out or message.cause in ("PASSWORD_CHANGED", "ACCOUNT_DISABLED")
+    mailing = Mailing.NEVER if unsaid else None
     about = message.session_ids[0] if count == 1 else ""
     return _told(message, Kind.SESSIONS_ENDED, what, body, about, mailing)
 

@@ -126,8 +126,9 @@ def test_no_event_brings_control_characters_into_a_title_or_a_line(text: str) ->
 
 @pytest.mark.parametrize(
     ("cause", "ended_by", "mailing"),
-    [("SIGN_OUT", "usr_alice", Mailing.NEVER), ("SIGN_OUT", "usr_admin", Mailing.AS_PREFERRED),
-     ("PASSWORD_CHANGED", "usr_alice", Mailing.NEVER), ("ADMINISTRATOR", "usr_admin", Mailing.AS_PREFERRED)],
+    [("SIGNED_OUT", "usr_alice", Mailing.NEVER), ("SIGNED_OUT", "usr_admin", Mailing.AS_PREFERRED),
+     ("PASSWORD_CHANGED", "usr_alice", Mailing.NEVER), ("ADMINISTRATOR", "usr_admin", Mailing.AS_PREFERRED),
+     ("ACCOUNT_DISABLED", "usr_admin", Mailing.NEVER)],
 )  # fmt: skip
 def test_ones_own_sign_out_is_not_mailed(cause: str, ended_by: str, mailing: Mailing) -> None:
     ended = security.SessionsEnded(subject="usr_alice", session_ids=["sid_1"], cause=cause, ended_by=ended_by)
@@ -137,7 +138,8 @@ def test_ones_own_sign_out_is_not_mailed(cause: str, ended_by: str, mailing: Mai
 
 
 def test_all_sessions_are_told_from_some() -> None:
-    assert _say(security.SessionsEnded(subject="usr_alice")).title == "You were signed out everywhere"
+    everywhere = _say(security.SessionsEnded(subject="usr_alice", cause="SIGNED_OUT", ended_by="usr_alice"))
+    assert (everywhere.title, everywhere.mailing) == ("You were signed out everywhere", Mailing.AS_PREFERRED)
     some = _say(security.SessionsEnded(subject="usr_alice", session_ids=["sid_1", "sid_2"]))
     assert (some.title, some.about) == ("You were signed out", "")
     assert some.body.startswith("2 sessions ended.")
