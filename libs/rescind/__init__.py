@@ -38,6 +38,7 @@ from rescind.keys import KeySet, RemoteKeySet, StaticKeySet, http_fetch
 from rescind.leases import Lease, Leases
 from rescind.ledger import FeedObserver
 from rescind.policy import BEST_EFFORT, BOUNDED, STRICT, Staleness
+from rescind.receipts import Report, Reporter, ReportSink
 from rescind.state import Freshness, Knowledge
 from rescind.verifier import Verifier
 
@@ -71,6 +72,9 @@ __all__ = [
     "Principal",
     "RemoteKeySet",
     "ReplaySource",
+    "Report",
+    "ReportSink",
+    "Reporter",
     "RescindError",
     "RevokedToken",
     "ServerStopping",

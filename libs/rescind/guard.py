@@ -15,6 +15,7 @@ from rescind.introspection import Introspector, Questions, needs_answer, settle
 from rescind.keys import KeySet, RemoteKeySet
 from rescind.leases import Lease, Leases
 from rescind.policy import STRICT, Staleness
+from rescind.receipts import Reporter
 from rescind.state import Freshness
 from rescind.verifier import Verifier
 
@@ -34,8 +35,8 @@ class GuardObserver:
 class Guard:
     """Lets requests pass or refuses them. Run it beside your server: `async with guard.running(): ...`.
 
-    `introspector` may be missing: then nobody ever answers. `ask_timeout` (seconds) bounds what a request waits for it,
-    and what it waits for keys.
+    `introspector` may be missing: then nobody ever answers. `reporter` runs along. `ask_timeout` (seconds) bounds what
+    a request waits for the issuer, and what it waits for keys.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Guard:
         keys: Iterable[KeySet] = (),
         introspector: Introspector | None = None,
         observer: GuardObserver | None = None,
+        reporter: Reporter | None = None,
         ask_timeout: float = 1.0,
     ) -> None:
         self.verifier = verifier
@@ -57,6 +59,7 @@ class Guard:
         self._questions = Questions(introspector, timeout=ask_timeout)
         self.leases = Leases(verifier, self._questions, self.authenticate, ended=self._observer.ended)
         feed.observe(self.leases)
+        self._reporter = reporter
 
     def for_audience(self, audience: str) -> "Guard":
         """One like this for another service's tokens, on the same feed: for whoever holds tokens for several.
@@ -131,6 +134,8 @@ class Guard:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.feed.run(), name="rescind-feed")
             group.create_task(self.leases.run(), name="rescind-leases")
+            if self._reporter is not None:
+                group.create_task(self._reporter.run(), name="rescind-receipts")
             for keyset in self._keys:
                 group.create_task(_keep_current(keyset), name="rescind-keys")
 

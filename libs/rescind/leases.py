@@ -9,31 +9,27 @@ A request is judged once; a stream would go on for hours after. So it holds a *l
 **Nothing slips between.** The token is verified, the lease registered, and the token verified again: a revocation that
 comes before the second look is found by it, one that comes after finds the lease.
 
-**A revocation costs what it ends.** Leases stand under the same places as the entries that can match them (`place_of`),
-so a revocation looks at those under its own and at no other; a changed set of keys at one set of leases for each key; a
-new log at all. What is found is judged by the verifier, as a request would be, and so ends with the same error.
+**A revocation costs what it ends.** `lease_index` finds the leases that an entry, a key or the time may end, and no
+other is looked at, save when a new log begins. What is found the verifier judges as it would a request, so the error is
+the same.
 
 **No stream has a timer.** Expiry is one heap and one timer of the event loop. While this process is not FRESH, `run`
 holds all streams to their policies as `Guard.authenticate` holds requests: it asks the issuer about each *token* once a
 round, few at a time, and when the issuer does not answer one question it asks no other in that round.
-
-**It cannot grow without bound.** A lease that ends, or whose block is left, is nowhere any more; what it leaves in the
-heap is swept out when that is more than half of it.
 """
 
 import asyncio
 import contextlib
-import heapq
 import random
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
-from itertools import count
 from typing import Protocol, TypeVar
 
 from rescind.claims import Principal
-from rescind.denylist import Place, place_of
+from rescind.denylist import place_of
 from rescind.errors import OtherHolder, RescindError, ServerStopping
 from rescind.introspection import Answer, Questions, needs_answer, settle
+from rescind.lease_index import LeaseIndex
 from rescind.ledger import FeedObserver
 from rescind.messages import RevocationMessage
 from rescind.policy import Staleness
@@ -45,10 +41,8 @@ ASKING = 8  # tokens that one process asks about at once, for all its streams
 ASK_AGAIN = 3.0  # seconds between two questions about one token, while this process is not FRESH
 TRY_AGAIN = 1.0  # seconds, when nobody answered; and how late a loss of freshness may be noticed
 LONGEST_TIMER = 3600.0  # seconds; the wall clock may be set meanwhile
-_SWEEP = 64  # what the heap may hold besides twice the leases
 
 T = TypeVar("T")
-K = TypeVar("K")
 
 
 class Authenticate(Protocol):
@@ -173,11 +167,7 @@ class Leases(FeedObserver):
         self._questions = questions
         self._authenticate = authenticate
         self._ended = ended
-        self._live: dict[Lease, None] = {}
-        self._places: dict[Place, set[Lease]] = {}
-        self._kids: dict[str, set[Lease]] = {}
-        self._expiries: list[tuple[float, int, Lease, Verified]] = []
-        self._numbers = count()
+        self._live: LeaseIndex[Lease] = LeaseIndex()
         self._timer: asyncio.TimerHandle | None = None
         self._occupied = asyncio.Event()
         self._stopping = False
@@ -199,8 +189,6 @@ class Leases(FeedObserver):
         await self._authenticate(unverified_token, scopes=scopes, staleness=staleness)
         self._refuse_when_stopping()
         lease = Lease(self, self._verifier.verified(unverified_token), unverified_token, scopes, staleness)
-        self._live[lease] = None
-        self._occupied.set()
         self._enter(lease)
         try:
             self._check(lease)
@@ -222,19 +210,15 @@ class Leases(FeedObserver):
             raise OtherHolder("the stream belongs to another subject, client, session or grant")
         verified = self._verifier.verified(unverified_token)
         self._verifier.check(verified)  # nothing can come between this and what follows: there is no await
-        self._exit(lease)
         lease.verified, lease.unverified_token = verified, unverified_token
         self._enter(lease)
 
     def leave(self, lease: Lease, reason: str) -> bool:
         """Knows the lease no more. False where it did not."""
-        if lease not in self._live:
+        if not self._live.remove(lease):
             return False
-        del self._live[lease]
-        self._exit(lease)
         if not self._live:
             self._occupied.clear()
-            self._expiries.clear()
             self._set_timer()
         self._ended(reason)
         return True
@@ -242,50 +226,34 @@ class Leases(FeedObserver):
     def stop(self) -> None:
         """Ends every lease with SERVER_STOPPING, and lets none begin any more."""
         self._stopping = True
-        for lease in tuple(self._live):
+        for lease in self._live.all():
             lease.end(ServerStopping("this server stops"))
 
     def _refuse_when_stopping(self) -> None:
         if self._stopping:
             raise ServerStopping("this server stops")
 
-    # Where they stand
-
     def _enter(self, lease: Lease) -> None:
-        for place in lease.verified.keys.places:
-            self._places.setdefault(place, set()).add(lease)
-        self._kids.setdefault(lease.verified.kid, set()).add(lease)
-        heapq.heappush(self._expiries, (lease.verified.dies_at, next(self._numbers), lease, lease.verified))
-        if self._expiries[0][2] is lease:
+        next_before = self._live.next_expiry
+        self._live.put(lease)
+        self._occupied.set()
+        if self._live.next_expiry != next_before:
             self._set_timer()
-
-    def _exit(self, lease: Lease) -> None:
-        for place in lease.verified.keys.places:
-            _discard(self._places, place, lease)
-        _discard(self._kids, lease.verified.kid, lease)
-        if len(self._expiries) > 2 * len(self._live) + _SWEEP:
-            self._expiries = [expiry for expiry in self._expiries if self._is_current(expiry)]
-            heapq.heapify(self._expiries)
-
-    def _is_current(self, expiry: tuple[float, int, Lease, Verified]) -> bool:
-        _, _, lease, verified = expiry
-        return lease in self._live and lease.verified is verified
 
     # What ends them
 
     def revoked(self, message: RevocationMessage) -> None:
         """Ends what the entries match."""
         for entry in message.entries:
-            self._check_all(self._places.get(place_of(entry), ()))
+            self._check_all(self._live.at(place_of(entry)))
 
     def began(self, log: str) -> None:  # noqa: ARG002
         """Looks at every lease again: what was found before need not be true of another log."""
-        self._check_all(self._live)
+        self._check_all(self._live.all())
 
     def accepts(self, kids: frozenset[str]) -> None:
         """Ends what was signed under any other key."""
-        for kid in self._kids.keys() - kids:
-            self._check_all(self._kids.get(kid, ()))
+        self._check_all(self._live.not_under(kids))
 
     def renewed(self, log: str, position: int) -> None:  # noqa: ARG002
         """Sees to expiry: by identity's clock, and by ours, which may have been set."""
@@ -293,23 +261,20 @@ class Leases(FeedObserver):
 
     def expire(self) -> None:
         """Ends what has expired by now."""
-        now = self._verifier.now()
-        while self._expiries and self._expiries[0][0] <= now:
-            expiry = heapq.heappop(self._expiries)
-            if self._is_current(expiry):
-                self._check(expiry[2])
+        self._check_all(self._live.pop_expired(self._verifier.now()))
         self._set_timer()
 
     def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._expiries:
-            delay = min(max(0.001, self._expiries[0][0] - self._verifier.now()), LONGEST_TIMER)
+        expiry = self._live.next_expiry
+        if expiry is not None:
+            delay = min(max(0.001, expiry - self._verifier.now()), LONGEST_TIMER)
             self._timer = asyncio.get_running_loop().call_later(delay, self.expire)
 
     def _check_all(self, leases: Iterable[Lease]) -> None:
-        for lease in tuple(leases):
+        for lease in leases:
             self._check(lease)
 
     def _check(self, lease: Lease) -> None:
@@ -333,7 +298,7 @@ class Leases(FeedObserver):
         """Ends the streams that may not go on while this process is not FRESH. Seconds until they are due again."""
         in_question: dict[str, list[Lease]] = {}
         freshness = self._verifier.freshness()
-        for lease in tuple(self._live):
+        for lease in self._live.all():
             try:
                 if needs_answer(lease.staleness, freshness):
                     in_question.setdefault(lease.unverified_token, []).append(lease)
@@ -343,7 +308,7 @@ class Leases(FeedObserver):
             # Spread, so that processes which lost the same Redis do not ask identity in step.
             return ASK_AGAIN * random.uniform(0.8, 1.2)  # noqa: S311
         stale_for = self._verifier.stale_for()
-        bounds = (lease.staleness.seconds - stale_for for lease in self._live if lease.staleness.kind == "bounded")
+        bounds = (each.staleness.seconds - stale_for for each in self._live.all() if each.staleness.kind == "bounded")
         return min([TRY_AGAIN, *(left for left in bounds if left > 0)])
 
     async def _ask_about(self, in_question: dict[str, list[Lease]]) -> bool:
@@ -360,7 +325,8 @@ class Leases(FeedObserver):
                 if not silent:
                     try:
                         answer = await self._questions.ask(unverified_token)
-                        silent = silent or answer is None
+                        if answer is None:
+                            silent = True
                     except RescindError as error:
                         refusal = error
                 for lease in leases:
@@ -381,14 +347,6 @@ class Leases(FeedObserver):
                 settle(answer, lease.staleness, freshness, self._verifier.stale_for())
             except RescindError as error:
                 lease.end(error)
-
-
-def _discard(index: dict[K, set[Lease]], place: K, lease: Lease) -> None:
-    held = index.get(place)
-    if held is not None:
-        held.discard(lease)
-        if not held:
-            del index[place]
 
 
 def _holder(principal: Principal) -> tuple[str | None, ...]:

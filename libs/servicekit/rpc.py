@@ -3,10 +3,11 @@
 from __future__ import annotations  # grpc's classes are generic for the type checker only
 
 import asyncio
+import contextlib
 import inspect
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -108,17 +109,20 @@ class Edge(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _stream(self, method: str, behaviour: Callable[[Any, Context], AsyncIterator[Any]]) -> Callable[..., Any]:
-        async def call(request: Any, context: Context) -> AsyncIterator[Any]:
+    def _stream(self, method: str, behaviour: Callable[[Any, Context], Any]) -> Callable[..., Any]:
+        # A coroutine that writes, not a generator: when the caller goes away, it is cancelled where it waits, and so
+        # everything inside is closed here and now, in this task and context, and not by whoever collects garbage.
+        async def call(request: Any, context: Context) -> None:
             with request_context(_carrier(context)):
                 began, reason = time.perf_counter(), ""
                 try:
-                    answer = behaviour(request, context)
-                    if inspect.isawaitable(answer):
-                        await answer  # grpc.health's Watch writes to the context itself
-                    else:
-                        async for response in answer:
-                            yield response
+                    responses = behaviour(request, context)
+                    if inspect.isawaitable(responses):  # it writes by itself, as grpc.health's Watch does
+                        await responses
+                        return
+                    async with contextlib.aclosing(responses):
+                        async for response in responses:
+                            await context.write(response)
                 except Exception as error:
                     foreseen = self._foreseen(method, error)
                     reason = foreseen.reason

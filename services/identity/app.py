@@ -27,6 +27,7 @@ from identity.my_account import MyAccount
 from identity.my_account_rpc import MyAccountApi
 from identity.passwords import Passwords
 from identity.publisher import Publisher
+from identity.receipts import Receipts
 from identity.redis_log import RedisLog
 from identity.replay import Replay
 from identity.revocations import RevocationLog
@@ -44,6 +45,7 @@ from servicekit.needs import answering_redis, migrated_database
 from servicekit.settings import parse_secret_keys
 
 REDIS_TIMEOUT = 0.5  # seconds; a tick comes every second
+RECEIPTS_POOL = 2  # connections
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class Parts:
 
     settings: Settings
     database: Database
+    receipts_database: Database
     redis: "Redis"
     keyring: KeyRing
     revocations: RevocationLog
@@ -59,6 +62,7 @@ class Parts:
     issuer: Issuer
     introspector: Introspector
     replay: Replay
+    receipts: Receipts
     accounts: Accounts
     administration: Administration
     secret_keys: SecretKeys
@@ -82,6 +86,7 @@ class Parts:
         """Closes every connection."""
         await self.redis.aclose()
         await self.stream.aclose()
+        await self.receipts_database.dispose()
         await self.database.dispose()
 
 
@@ -97,6 +102,10 @@ def assemble(
     metrics = Metrics()
     published = Counter("revocations_published", "Messages appended to the log in Redis.", registry=metrics.registry)
     database = Database(settings.database_url.get_secret_value(), now=now)
+    # Of its own, so that reports of verifiers take no connection from those who sign in or revoke.
+    receipts_database = Database(
+        settings.database_url.get_secret_value(), now=now, durable=False, pool_size=RECEIPTS_POOL
+    )
     # No retries: whoever waits here holds up an acknowledgement, and the next tick is the retry.
     redis = Redis.from_url(
         settings.redis_url.get_secret_value(),
@@ -152,6 +161,7 @@ def assemble(
     return Parts(
         settings=settings,
         database=database,
+        receipts_database=receipts_database,
         redis=redis,
         keyring=keyring,
         revocations=revocations,
@@ -174,6 +184,7 @@ def assemble(
         ),
         introspector=Introspector(keyring, issuer=settings.issuer, leeway=settings.leeway, now=database.now),
         replay=Replay(database, revocations),
+        receipts=Receipts(receipts_database),
         accounts=Accounts(database, revocations, publisher, hashing, entropy, events),
         administration=administration,
         secret_keys=secret_keys,
@@ -224,14 +235,20 @@ def build(settings: Settings, *, parts: Parts | None = None) -> Service:
         register=lambda server: rpc.register(
             server,
             rpc.Tokens(parts.database, parts.introspector),
-            rpc.Revocations(parts.administration, parts.replay),
+            rpc.Revocations(parts.administration, parts.replay, parts.receipts),
             rpc.AccountsApi(parts.accounts),
             rpc.Keys(parts.administration),
             MyAccountApi(parts.my_account),
         ),
         interceptors=[AuthorityInterceptor(Authority(parts.database, parts.introspector))],
         before_start=[parts.found, redis_answers],
-        background=[parts.publisher.run, parts.relay.run, parts.logouts.run, Housekeeping(parts.database).run],
+        background=[
+            parts.publisher.run,
+            parts.relay.run,
+            parts.logouts.run,
+            Housekeeping(parts.database).run,
+            parts.receipts.run,
+        ],
         readiness=readiness,
         on_stop=[parts.close],
         development=settings.development,

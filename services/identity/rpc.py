@@ -1,5 +1,6 @@
 """identity over gRPC: translates between contracts and use cases, and decides nothing."""
 
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,9 @@ from contracts.identity.v1 import (
 from identity.authority import current_caller
 from identity.introspection import Introspector
 from identity.my_account_rpc import MyAccountApi
+from identity.receipts import NEXT_IN_MS, Receipts
 from identity.replay import Replay
+from identity.rpc_receipts import member_message, receipts_message, report_from, wait_of
 from identity.service import Accounts, Administration
 from rescind.errors import MalformedToken, TokenRefused, UntrustedToken
 from servicekit.database import Database
@@ -69,16 +72,23 @@ class Revocations(revocations_pb2_grpc.RevocationsServiceServicer):
 
     administration: Administration
     replay: Replay
+    receipts: Receipts
 
     async def Revoke(self, request: revocations_pb2.RevokeRequest, _context: Any) -> revocations_pb2.RevokeResponse:
-        """Takes back; answers after the commit and the attempt to push it."""
+        """Takes back; answers after the commit and the attempt to push it, or once everyone has applied it."""
         kind = request.WhichOneof("target")
         if kind is None:
             raise ServiceError(Kind.INVALID, "BAD_TARGET", "Say what is to be taken back.")
+        wait_for = wait_of(request)
         position = await self.administration.revoke(
             kind, getattr(request, kind), cause=request.cause, soft=request.soft, by=current_caller().subject
         )
-        return revocations_pb2.RevokeResponse(log=position.log, position=position.pos, at=position.at)
+        response = revocations_pb2.RevokeResponse(log=position.log, position=position.pos, at=position.at)
+        if wait_for and position.pos:
+            with contextlib.suppress(ServiceError):  # it is revoked, whoever cannot be asked who knows
+                covered = await self.receipts.applied_everywhere(position.log, position.pos, within=wait_for)
+                response.receipts.CopyFrom(receipts_message(covered))
+        return response
 
     async def Replay(
         self, request: revocations_pb2.ReplayRequest, _context: Any
@@ -90,13 +100,28 @@ class Revocations(revocations_pb2_grpc.RevocationsServiceServicer):
             yield revocations_pb2.ReplayResponse(message=message)
 
     async def GetStatus(
-        self, _request: revocations_pb2.GetStatusRequest, _context: Any
+        self, request: revocations_pb2.GetStatusRequest, _context: Any
     ) -> revocations_pb2.GetStatusResponse:
-        """Where the log stands in SQL."""
+        """Where the log stands in SQL, and how far everyone who verifies is."""
+        if request.position < 0:
+            raise ServiceError(Kind.INVALID, "BAD_POSITION", "Positions begin at 1.")
         snapshot = await self.replay.snapshot()
-        return revocations_pb2.GetStatusResponse(
-            log=snapshot.log, head=snapshot.head, floor=snapshot.floor, kids=sorted(snapshot.kids)
+        response = revocations_pb2.GetStatusResponse(
+            log=snapshot.log,
+            head=snapshot.head,
+            floor=snapshot.floor,
+            kids=sorted(snapshot.kids),
+            verifiers=[member_message(member) for member in await self.receipts.members()],
         )
+        if request.position:
+            covered = await self.receipts.coverage(snapshot.log, request.position)
+            response.receipts.CopyFrom(receipts_message(covered))
+        return response
+
+    async def Report(self, request: revocations_pb2.ReportRequest, _context: Any) -> revocations_pb2.ReportResponse:
+        """Takes a verifier's word on what it has applied."""
+        await self.receipts.report(report_from(request, current_caller().client_id))
+        return revocations_pb2.ReportResponse(next_in_ms=NEXT_IN_MS)
 
 
 @dataclass(frozen=True, slots=True)

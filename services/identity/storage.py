@@ -1,4 +1,5 @@
 """Identity's tables. SQL is the truth for everything: people, clients, sessions, grants, keys and revocations.
+Receipts are the exception: they tell what verifiers say.
 
 Times are milliseconds since the epoch by the database clock. Whatever a stranger could present (a cookie, a code, a
 refresh token) is stored as a SHA-256 only.
@@ -14,6 +15,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -227,6 +229,31 @@ logout_deliveries = Table(
 
 # What is told on `identity.events`, and how far it was published.
 outbox = declare_outbox(metadata)
+
+# Who verifies tokens and how far each is: what they said last. A row here proves nothing.
+verifiers = Table(
+    "verifiers",
+    metadata,
+    Column("id", Text, primary_key=True),  # vrf_..., made by the verifier at its start
+    Column("client_id", Text, nullable=False),  # whose token it reported with
+    Column("audience", Text, nullable=False),
+    Column("instance", Text, nullable=False),
+    Column("log", Text, nullable=False),
+    Column("pos", BigInteger, nullable=False),  # everything up to here is applied
+    Column("freshness", Text, nullable=False),  # SYNCING | FRESH | STALE
+    Column("reported_at", BigInteger, nullable=False, index=True),
+)
+
+# How long each position took to each verifier. No foreign key: a verifier's row may be gone before these are.
+receipts = Table(
+    "receipts",
+    metadata,
+    Column("log", Text, primary_key=True),
+    Column("pos", BigInteger, primary_key=True, autoincrement=False),
+    Column("verifier_id", Text, primary_key=True),
+    Column("delay_ms", Float, nullable=False),  # from the revocation's `at`, by two clocks
+    Column("reported_at", BigInteger, nullable=False, index=True),
+)
 
 
 def shared(query: Select[Any]) -> Select[Any]:

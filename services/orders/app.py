@@ -66,6 +66,7 @@ def build(settings: Settings, *, verification: Verification | None = None, datab
         before_start=[needs],
         background=[verification.guard.run],
         readiness=verification.readiness,
+        on_stopping=[verification.end_streams],
         on_stop=[database.dispose, verification.aclose],
         development=settings.development,
     )

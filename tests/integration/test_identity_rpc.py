@@ -94,6 +94,9 @@ async def _replayed(wire: Wire, metadata: Any) -> list[bytes]:
     ]
 
 
+VERIFIER = revocations_pb2.Verifier(
+    id="vrf_0123456789abcdef", audience=ORDERS, instance="here:1", freshness=revocations_pb2.FRESHNESS_FRESH
+)
 CALLS: dict[str, Callable[[Wire, Any], Awaitable[Any]]] = {
     "TokensService/Introspect": lambda wire, md: wire.tokens.Introspect(tokens_pb2.IntrospectRequest(), metadata=md),
     "RevocationsService/Revoke": lambda wire, md: wire.revocations.Revoke(
@@ -102,6 +105,9 @@ CALLS: dict[str, Callable[[Wire, Any], Awaitable[Any]]] = {
     "RevocationsService/Replay": _replayed,
     "RevocationsService/GetStatus": lambda wire, md: wire.revocations.GetStatus(
         revocations_pb2.GetStatusRequest(), metadata=md
+    ),
+    "RevocationsService/Report": lambda wire, md: wire.revocations.Report(
+        revocations_pb2.ReportRequest(verifier=VERIFIER), metadata=md
     ),
     "AccountsService/DisableAccount": lambda wire, md: wire.accounts.DisableAccount(
         accounts_pb2.DisableAccountRequest(subject="usr_unknown"), metadata=md
@@ -177,6 +183,8 @@ async def test_every_rpc_refuses_a_person_without_the_role_whatever_their_client
         ("TokensService/Introspect", "orders", True),
         ("RevocationsService/Replay", "orders", True),
         ("RevocationsService/GetStatus", "orders", True),
+        ("RevocationsService/Report", "orders", True),
+        ("RevocationsService/Report", "backoffice", False),
         ("RevocationsService/Revoke", "orders", False),
         ("KeysService/RotateKeys", "orders", False),
         ("AccountsService/DisableClient", "orders", False),

