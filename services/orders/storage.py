@@ -17,6 +17,7 @@ from sqlalchemy import (
     UniqueConstraint,
     bindparam,
     select,
+    text,
     tuple_,
     update,
 )
@@ -46,7 +47,7 @@ orders = Table(
     ),  # JSON: [[sku, quantity, name, minor units], ...]; older ones end at quantity
     Column("currency", Text),  # null: from before there were prices
     # The defaults are for a replica of the version before, which may still be running and knows no such columns.
-    Column("tracking_number", Text, nullable=False, server_default=""),
+    Column("tracking_number", Text, nullable=False, server_default=text("''")),
     Column("version", BigInteger, nullable=False, server_default="1"),  # 1, 2, 3 ...
     Column("created_at", BigInteger, nullable=False),  # ms
     Column("updated_at", BigInteger, nullable=False),  # ms

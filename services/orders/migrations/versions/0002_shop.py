@@ -20,7 +20,7 @@ def upgrade() -> None:
         orders.drop_constraint(op.f(_CHECK_OF_0001), type_="check")
         orders.create_check_constraint(op.f("ck_orders_status"), _STATUSES)
         orders.add_column(sa.Column("currency", sa.Text))
-        orders.add_column(sa.Column("tracking_number", sa.Text, nullable=False, server_default=""))
+        orders.add_column(sa.Column("tracking_number", sa.Text, nullable=False, server_default=sa.text("''")))
         orders.add_column(sa.Column("version", sa.BigInteger, nullable=False, server_default="1"))
     op.create_index("ix_orders_created_at_id", "orders", ["created_at", "id"])
     op.create_index("ix_orders_owner_updated_at", "orders", ["owner", "updated_at"])
