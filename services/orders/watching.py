@@ -1,7 +1,7 @@
 """Live views: a person's orders as they change, whichever replica changes them.
 
 SQL is the truth. What this process changes is shown at once; what another one changes it hints at (`wakeups`), and it
-is read from SQL; what no hint tells of is found by looking, every few seconds, and every second while no hints come.
+is read from SQL; what no hint tells of is found by looking, every two seconds, and every second while no hints come.
 A watcher is shown the latest state of an order and not its history: one that reads slowly misses what was in between,
 and one that does not read at all is cut off before it costs memory.
 """
@@ -41,7 +41,7 @@ class Pace:
     `pause`: before listening again. `keep_alive`: between signs of life.
     """
 
-    look: float = 5.0
+    look: float = 2.0
     deaf: float = 1.0
     overlap: float = 30.0
     pause: float = 0.5
