@@ -20,8 +20,8 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
+from rescind import NobodyAnswered
 from rescind.grpc_source import AccessTokens
-from rescind.guard import NobodyAnswered
 from servicekit.errors import Kind, ServiceError
 from servicekit.rpc import CHANNEL_OPTIONS, DETAILS_KEY
 from servicekit.telemetry import outgoing

@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from orders.app import AUDIENCE
+from rescind.messages import Entry
 from support.orders_wires import ADMIN, BOTH, OrdersUnderTest, Refused, Wire, orders_under_test
 
 CAKE = "tea.pu-erh-1988"  # five in stock
@@ -187,6 +188,18 @@ async def test_the_back_office_is_for_those_who_work_there(world: OrdersUnderTes
     await _refused(wire.products(world.token(scope="orders:admin")), "INSUFFICIENT_SCOPE", 403, DENIED)
     backoffice = world.mint.service_token(AUDIENCE, scope="orders:admin")
     assert (await wire.confirm(backoffice, order["id"]))["status"] == "confirmed"
+
+
+@pytest.mark.requirement(75)
+async def test_who_no_longer_works_there_is_out_at_once(world: OrdersUnderTest, wire: Wire) -> None:
+    order = await wire.create(world.token(), [("cup", 1)])
+    admin = world.token("usr_admin", ADMIN)
+    await wire.confirm(admin, order["id"])
+    world.revoke(Entry("subject", "usr_admin", 2, soft=True))  # what identity says when roles have changed
+    await _refused(wire.ship(admin, order["id"]), "TOKEN_STALE", 401, grpc.StatusCode.UNAUTHENTICATED)
+    refreshed = world.token("usr_admin", BOTH, gen=2)
+    await _refused(wire.ship(refreshed, order["id"]), "INSUFFICIENT_SCOPE", 403, DENIED)
+    assert (await wire.list_own(refreshed))["orders"] == []
 
 
 async def test_the_back_office_sees_everybodys_orders_by_state(world: OrdersUnderTest, wire: Wire) -> None:

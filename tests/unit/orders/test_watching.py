@@ -1,13 +1,21 @@
 """What a single watcher is shown: the latest, once, and never without bound."""
 
+import asyncio
 import random
+from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 
+from orders import storage
 from orders.domain import Line, Order, OrderId, Owner, Status
-from orders.watching import MAX_WAITING, Watch
+from orders.service import Caller
+from orders.wakeups import MemoryWakeups
+from orders.watching import MAX_WAITING, Pace, Watch, Watches
+from servicekit.database import Database
 from servicekit.errors import ServiceError
 
 
@@ -71,3 +79,28 @@ async def test_what_is_remembered_is_bounded() -> None:
         watch.offer(_order(number))
         assert await watch.next(0) == _order(number)
     assert len(watch._shown) <= 2 * MAX_WAITING
+
+
+async def test_a_hint_is_enough_when_nobody_looks(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'orders.db'}"
+    database, queues, caller = Database(url), [], Caller(Owner("u"), is_person=True)  # type: ignore[var-annotated]
+    await database.run(storage.metadata.create_all)
+    never = Pace(look=3600, deaf=3600, keep_alive=3600)
+    here, there = (
+        Watches(database, MemoryWakeups(queues), asyncio.Event(), CollectorRegistry(), pace=never) for _ in range(2)
+    )
+    async with asyncio.timeout(30), aclosing(there.watch(caller)) as shown:
+        running = [asyncio.create_task(watches.run()) for watches in (here, there)]
+        assert await anext(shown) is None
+        while len(queues) < 2:  # noqa: ASYNC110 # until both listen, which nobody tells
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        now = await database.read(database.now)
+        placed = _order(1, at=now)
+        assert await database.run(lambda tx: storage.add(tx, placed, None, "f"))
+        here.changed(placed)
+        assert await anext(shown) == placed
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+    await database.dispose()
