@@ -17,7 +17,7 @@ import httpx2
 
 from devstack.outbox import FOLDER as OUTBOX
 from devstack.process import Line, Process
-from devstack.seeds import client_secret, seeds_json
+from devstack.seeds import catalogue_json, client_secret, seeds_json
 from devstack.target import WRITE_STALENESS, Addresses, Fault, Part, StackError
 
 _START_SECONDS = 30.0
@@ -143,8 +143,9 @@ class Stack:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             await self.fault("start", "redis")
-            await self._seed()
+            await self._seed("identity", seeds_json())
             await self.fault("start", "identity")
+            await self._seed("orders", catalogue_json())
             await self.fault("start", "orders")
             await self.fault("start", "notifications")
         except BaseException:
@@ -251,13 +252,11 @@ class Stack:
                 opened.write("dev:" + base64.b64encode(secrets.token_bytes(32)).decode())
         return file.read_text()
 
-    async def _seed(self) -> None:
-        process = Process(
-            "identity", [sys.executable, "-m", "identity", "seed"], self.environment("identity"), self._on_line
-        )
-        await process.start(seeds_json().encode())
+    async def _seed(self, part: Part, seeds: str) -> None:
+        process = Process(part, [sys.executable, "-m", part, "seed"], self.environment(part), self._on_line)
+        await process.start(seeds.encode())
         if await process.wait() != 0:
-            raise StackError(f"seeding failed: {_last_words(process)}")
+            raise StackError(f"seeding {part} failed: {_last_words(process)}")
 
     async def _ready(self, part: Part, process: Process) -> None:
         loop = asyncio.get_running_loop()
