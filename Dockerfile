@@ -14,6 +14,7 @@ ENV SERVICE=${SERVICE} PATH=/opt/venv/bin:$PATH PYTHONPATH=/app/libs:/app/servic
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 COPY --from=build /opt/venv /opt/venv
 COPY libs/contracts /app/libs/contracts
+COPY libs/eventlog /app/libs/eventlog
 COPY libs/rescind /app/libs/rescind
 COPY libs/servicekit /app/libs/servicekit
 COPY services/${SERVICE} /app/services/${SERVICE}

@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TARGET ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check format bench up down proto lock clean
+.PHONY: help setup run mail demo test check format bench up down proto lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ $(READY): locks/dev.lock pyproject.toml
 
 run: $(READY) ## the whole system on this machine, seeded, without Docker; stays up until Ctrl-C
 	@$(BIN)/python -m devstack run
+
+mail: $(READY) ## the mail that the embedded system has sent; N=1 shows the newest
+	@$(BIN)/python -m devstack mail $(N)
 
 demo: $(READY) ## the story: sign in, revoke in six ways, break things; TARGET=embedded|compose forces where
 	@$(BIN)/python -m devstack demo --target $(TARGET)

@@ -10,7 +10,7 @@ import typer
 import uvloop
 from rich.console import Console
 
-from bench import asking, catching_up, memory, pushing, verifying
+from bench import asking, catching_up, memory, pushing, streams, verifying
 from bench.figures import FULL, TINY, Figure, Say, Scale
 from bench.report import markdown, table
 from bench.system import System, running_system
@@ -25,6 +25,7 @@ ALONE: Mapping[str, Callable[[Scale, Say], Awaitable[list[Figure]]]] = {
 # In this order: each one leaves revocations behind, the last one tens of thousands.
 ON_SYSTEM: Mapping[str, Callable[[System, Scale, Say], Awaitable[list[Figure]]]] = {
     "push": pushing.push,
+    "streams": streams.streams,
     "asking": asking.asking,
     "catchup": catching_up.catchup,
 }

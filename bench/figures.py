@@ -34,6 +34,8 @@ class Scale:
     weighed: int  # entries whose memory is measured
     revocations: int
     verifiers: tuple[int, ...]  # processes
+    streams: int  # open at once
+    receipts: int  # revocations that are waited for until every verifier has reported
     asked: int  # requests in a round of asking
     to_catch_up: tuple[int, ...]  # live entries, smallest first
     catch_ups: int
@@ -47,6 +49,8 @@ FULL = Scale(
     weighed=1_000_000,
     revocations=200,
     verifiers=(1, 4),
+    streams=500,
+    receipts=50,
     asked=20,
     to_catch_up=(1_000, 50_000),
     catch_ups=3,
@@ -59,6 +63,8 @@ TINY = Scale(
     weighed=5_000,
     revocations=5,
     verifiers=(1, 2),
+    streams=12,
+    receipts=3,
     asked=2,
     to_catch_up=(10, 50),
     catch_ups=1,

@@ -64,6 +64,9 @@ How to read it:
   the token, once a turn of its event loop (*spinning*: each wants a whole core) or every millisecond (*paced*).
   Beside it, a bare `PUBLISH` on the same Valkey until the same processes have seen it, a moment before: what the
   machine itself takes to tell that many processes anything.
+- *acknowledged → stream ended*: from when the answer to `Revoke` arrived until a client saw the end of the gRPC stream
+  whose token that was, in one other process that holds them all; the rest must go on. *WAIT_APPLIED*: from sending
+  `Revoke` until its answer, which waits for the receipts of both verifiers.
 - *until FRESH*: from creating the guard, keys not yet fetched, until it is FRESH. Beside it, only reading the messages
   from the same source, without looking into them. Without Redis, a guard waits half a second before it asks identity.
 """

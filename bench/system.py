@@ -53,10 +53,12 @@ class System:
         issued = [await self.backoffice.client_credentials(scope="orders:read", resource=ORDERS) for _ in range(number)]
         return [tokens.access_token for tokens in issued]
 
-    async def revoke(self, jti: str) -> revocations_pb2.RevokeResponse:
+    async def revoke(
+        self, jti: str, *, wait: "revocations_pb2.Wait.ValueType" = revocations_pb2.WAIT_COMMITTED
+    ) -> revocations_pb2.RevokeResponse:
         """Takes one token back; returns when that is acknowledged."""
         return await self.revocations.Revoke(
-            revocations_pb2.RevokeRequest(token=jti, cause="BENCH"),
+            revocations_pb2.RevokeRequest(token=jti, cause="BENCH", wait=wait),
             metadata=[("authorization", f"Bearer {self.administrator}")],
             timeout=_DEADLINE,
         )

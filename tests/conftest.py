@@ -1,10 +1,10 @@
-"""What all tests share: what they may need (support.requirements), and the containers (support.containers)."""
+"""What all tests share: what they may need (support.requirements), the containers (support.containers), and the worlds of session's tests."""
 
 import pytest
 
 from support.requirements import need
 
-pytest_plugins = ["support.containers", "support.redis_servers"]
+pytest_plugins = ["support.containers", "support.redis_servers", "support.session_fixtures"]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -19,6 +19,8 @@ from rich.markup import escape
 from devstack.compose import Compose
 from devstack.control import RunningStack, controlled
 from devstack.flow import FlowFailed
+from devstack.outbox import FOLDER as OUTBOX
+from devstack.outbox import letters, show
 from devstack.seeds import ADMIN, ALICE, BOB, PASSWORD
 from devstack.stack import Ports, Stack
 from devstack.story import ACTS, Unexpected, opened, table
@@ -28,7 +30,7 @@ FOLDER = Path(".rescind")
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 # In a pipe there is no width to ask for; the table needs this much.
 console = Console(width=None if sys.stdout.isatty() else 132)
-_COLOURS = {"redis": "magenta", "identity": "cyan", "orders": "yellow"}
+_COLOURS = {"redis": "magenta", "identity": "cyan", "orders": "yellow", "notifications": "green"}
 
 
 class Where(StrEnum):
@@ -62,13 +64,20 @@ def demo(target: Annotated[Where, typer.Option(help="Where to tell the story.")]
         raise typer.Exit(1) from None
 
 
+@app.command()
+def mail(number: Annotated[int | None, typer.Argument(help="Which one; 1 is the newest.")] = None) -> None:
+    """Shows the mail that the embedded system has sent to nobody but you."""
+    if not show(console, letters(FOLDER / "run" / OUTBOX), number) and number is not None:
+        raise typer.Exit(1)
+
+
 async def _run(quiet: bool, ports: Ports) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     folder = FOLDER / "run"
     started = time.monotonic()
-    with console.status("starting Valkey, identity and orders"):
+    with console.status("starting Valkey and the services"):
         stack = Stack(folder, ports, lambda *_: None if quiet else _show(*_))
         await stack.__aenter__()
     try:
@@ -91,6 +100,8 @@ def _welcome(seconds: float, at: Addresses, redis_url: str) -> None:
     console.print(f"  sign in      {at.issuer}/login   (then your account: change password, sign out)")
     console.print(f"  people       {ALICE}  {BOB}  {ADMIN}   password: {PASSWORD}")
     console.print(f"  orders       {at.orders}/docs    gRPC {at.orders_grpc}")
+    if at.notifications:
+        console.print(f"  notified     {at.notifications}/docs    gRPC {at.notifications_grpc}    mail: make mail")
     console.print(f"  revocations  {redis_url}    (for a service of your own: libs/rescind/README.md)")
     console.print(f"  discovery    {at.issuer}/.well-known/openid-configuration")
     console.print("  the story    make demo   (in another terminal; it breaks this stack on purpose, and mends it)\n")
@@ -107,7 +118,7 @@ def _show(name: str, line: str) -> None:
             rest = " ".join(f"{key}={value}" for key, value in shown.items())
             clock = str(fields.get("timestamp", ""))[11:23]
             line = f"{clock} {fields['event']} {rest}"
-    console.print(f"[{colour}]{name:>9}[/{colour}] {escape(line)}", soft_wrap=True, highlight=False)
+    console.print(f"[{colour}]{name:>13}[/{colour}] {escape(line)}", soft_wrap=True, highlight=False)
 
 
 _HIDDEN = {"event", "timestamp", "service", "level", "logger", "request_id", "trace_id"}
@@ -146,7 +157,7 @@ async def _target(where: Where) -> AsyncIterator[Target]:
         return
     with tempfile.TemporaryDirectory(prefix="rescind-") as folder:
         lines: list[str] = []
-        with console.status("starting Valkey, identity and orders"):
+        with console.status("starting Valkey and the services"):
             stack = Stack(Path(folder), Ports.free(), lambda name, line: lines.append(f"{name}: {line}"))
             await stack.__aenter__()
         try:

@@ -53,7 +53,8 @@ class Compose:
             await self._ready(part)
 
     async def _ready(self, part: Part) -> None:
-        urls = {"identity": self.addresses.issuer, "orders": self.addresses.orders}
+        at = self.addresses
+        urls = {"identity": at.issuer, "orders": at.orders, "notifications": at.notifications}
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _READY_SECONDS
         async with httpx2.AsyncClient(timeout=2, trust_env=False) as http:
@@ -72,7 +73,7 @@ def _addresses(configuration: dict[str, Any]) -> Addresses:
     services = configuration["services"]
     published = {
         (name, port["target"]): f"127.0.0.1:{port['published']}"
-        for name in ("identity", "orders")
+        for name in ("identity", "orders", "notifications")
         for port in services[name]["ports"]
     }
     return Addresses(
@@ -80,6 +81,8 @@ def _addresses(configuration: dict[str, Any]) -> Addresses:
         identity_grpc=published["identity", 9001],
         orders=f"http://{published['orders', 8002]}",
         orders_grpc=published["orders", 9002],
+        notifications=f"http://{published['notifications', 8003]}",
+        notifications_grpc=published["notifications", 9003],
     )
 
 

@@ -1,4 +1,4 @@
-"""The people and clients of the embedded run and the compose demo. Never in production: their secrets are public."""
+"""People, clients and goods of the embedded run and the compose demo. Never in production: their secrets are public."""
 
 import json
 from typing import Any
@@ -90,8 +90,28 @@ SEEDS: dict[str, Any] = {
             "permissions": ["introspect", "introspect_any", "revoke"],
         },
         _service("orders"),
-        _service("notifications"),
+        _service("notifications", "contacts"),
         _service("session"),
+    ],
+}
+
+
+# A tea shop. Prices in minor units; of the last there are only five.
+CATALOGUE: dict[str, Any] = {
+    "currency": "EUR",
+    "products": [
+        {"sku": "teapot", "name": "Teapot, cast iron, 0.8 l", "price": 5900, "stock": 1000000},
+        {"sku": "kettle", "name": "Gooseneck kettle", "price": 8900, "stock": 100000},
+        {"sku": "cup", "name": "Cup without a handle", "price": 1250, "stock": 1000000},
+        {"sku": "infuser", "name": "Infuser, fine mesh", "price": 990, "stock": 100000},
+        {"sku": "chasen", "name": "Bamboo whisk for matcha", "price": 2200, "stock": 20000},
+        {"sku": "tea.sencha", "name": "Sencha from Uji, 100 g", "price": 1480, "stock": 1000000},
+        {"sku": "tea.assam", "name": "Assam, second flush, 100 g", "price": 890, "stock": 1000000},
+        {"sku": "tea.oolong", "name": "Tie Guan Yin oolong, 50 g", "price": 1690, "stock": 100000},
+        {"sku": "tea.rooibos", "name": "Rooibos with orange peel, 100 g", "price": 640, "stock": 100000},
+        {"sku": "tea.matcha", "name": "Ceremonial matcha, 30 g", "price": 2890, "stock": 50000},
+        {"sku": "honey", "name": "Lime blossom honey, 250 g", "price": 790, "stock": 50000},
+        {"sku": "tea.pu-erh-1988", "name": "Pu-erh of 1988, one cake", "price": 24900, "stock": 5},
     ],
 }
 
@@ -99,3 +119,8 @@ SEEDS: dict[str, Any] = {
 def seeds_json() -> str:
     """The seeds as `python -m identity seed` reads them."""
     return json.dumps(SEEDS)
+
+
+def catalogue_json() -> str:
+    """The catalogue as `python -m orders seed` reads it; `deploy/catalogue.json` says the same for compose."""
+    return json.dumps(CATALOGUE)

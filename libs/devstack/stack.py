@@ -1,4 +1,4 @@
-"""The embedded system: Valkey, identity and orders as processes of this machine, SQLite files, no Docker."""
+"""The embedded system: Valkey and the services as processes of this machine, SQLite files, no Docker."""
 
 import asyncio
 import base64
@@ -10,13 +10,14 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import httpx2
 
+from devstack.outbox import FOLDER as OUTBOX
 from devstack.process import Line, Process
-from devstack.seeds import client_secret, seeds_json
+from devstack.seeds import catalogue_json, client_secret, seeds_json
 from devstack.target import WRITE_STALENESS, Addresses, Fault, Part, StackError
 
 _START_SECONDS = 30.0
@@ -33,32 +34,24 @@ class Ports:
     orders: int
     orders_grpc: int
     orders_metrics: int
+    notifications: int
+    notifications_grpc: int
+    notifications_metrics: int
 
     @classmethod
     def fixed(cls) -> "Ports":
         """The documented ports, for `make run`; Redis, which nobody needs to reach, takes a free one."""
-        return cls(free_port(), 8001, 9001, 8101, 8002, 9002, 8102)
+        return cls(free_port(), 8001, 9001, 8101, 8002, 9002, 8102, 8003, 9003, 8103)
 
     @classmethod
     def free(cls) -> "Ports":
         """Ports that nobody listens on now, for tests and the demo."""
         with contextlib.ExitStack() as held:
-            return cls(*(held.enter_context(_bound()).getsockname()[1] for _ in range(7)))
+            return cls(*(held.enter_context(_bound()).getsockname()[1] for _ in fields(cls)))
 
     def busy(self) -> list[int]:
         """Those on which something listens already."""
-        return [port for port in self._all() if _listens(port)]
-
-    def _all(self) -> tuple[int, ...]:
-        return (
-            self.redis,
-            self.identity,
-            self.identity_grpc,
-            self.identity_metrics,
-            self.orders,
-            self.orders_grpc,
-            self.orders_metrics,
-        )
+        return [port for port in astuple(self) if _listens(port)]
 
 
 def _bound() -> socket.socket:
@@ -126,6 +119,8 @@ class Stack:
             identity_grpc=f"127.0.0.1:{ports.identity_grpc}",
             orders=f"http://127.0.0.1:{ports.orders}",
             orders_grpc=f"127.0.0.1:{ports.orders_grpc}",
+            notifications=f"http://127.0.0.1:{ports.notifications}",
+            notifications_grpc=f"127.0.0.1:{ports.notifications_grpc}",
         )
 
     @property
@@ -148,9 +143,11 @@ class Stack:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             await self.fault("start", "redis")
-            await self._seed()
+            await self._seed("identity", seeds_json())
             await self.fault("start", "identity")
+            await self._seed("orders", catalogue_json())
             await self.fault("start", "orders")
+            await self.fault("start", "notifications")
         except BaseException:
             await self.stop()
             raise
@@ -236,6 +233,14 @@ class Stack:
                 "ORDERS_METRICS_PORT": str(ports.orders_metrics),
                 "ORDERS_WRITE_STALENESS": str(WRITE_STALENESS),
             },
+            "notifications": {
+                "NOTIFICATIONS_DATABASE_URL": f"sqlite:///{self._folder}/notifications.db",
+                "NOTIFICATIONS_CLIENT_SECRET": client_secret("notifications"),
+                "NOTIFICATIONS_HTTP_PORT": str(ports.notifications),
+                "NOTIFICATIONS_GRPC_PORT": str(ports.notifications_grpc),
+                "NOTIFICATIONS_METRICS_PORT": str(ports.notifications_metrics),
+                "RESCIND_MAIL_URL": f"file://{(self._folder / OUTBOX).resolve()}",
+            },
         }
         return {**common, **own.get(part, {}), **self._env}
 
@@ -247,18 +252,17 @@ class Stack:
                 opened.write("dev:" + base64.b64encode(secrets.token_bytes(32)).decode())
         return file.read_text()
 
-    async def _seed(self) -> None:
-        process = Process(
-            "identity", [sys.executable, "-m", "identity", "seed"], self.environment("identity"), self._on_line
-        )
-        await process.start(seeds_json().encode())
+    async def _seed(self, part: Part, seeds: str) -> None:
+        process = Process(part, [sys.executable, "-m", part, "seed"], self.environment(part), self._on_line)
+        await process.start(seeds.encode())
         if await process.wait() != 0:
-            raise StackError(f"seeding failed: {_last_words(process)}")
+            raise StackError(f"seeding {part} failed: {_last_words(process)}")
 
     async def _ready(self, part: Part, process: Process) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _START_SECONDS
-        url = {"identity": self.addresses.issuer, "orders": self.addresses.orders}.get(part)
+        at = self.addresses
+        url = {"identity": at.issuer, "orders": at.orders, "notifications": at.notifications}.get(part)
         async with httpx2.AsyncClient(timeout=2, trust_env=False) as http:
             while True:
                 if not process.running:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-Part = Literal["redis", "identity", "orders"]
+Part = Literal["redis", "identity", "orders", "notifications"]
 Fault = Literal["kill", "start", "freeze", "thaw"]
-PARTS: tuple[Part, ...] = ("redis", "identity", "orders")
+PARTS: tuple[Part, ...] = ("redis", "identity", "orders", "notifications")
 FAULTS: tuple[Fault, ...] = ("kill", "start", "freeze", "thaw")
 
 # How long orders goes on writing while identity does not answer: 60 s by default, short here so that one can watch it.
@@ -18,12 +18,14 @@ class StackError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where a running system is."""
+    """Where a running system is; empty for what it does not have."""
 
     issuer: str
     identity_grpc: str
     orders: str
     orders_grpc: str
+    notifications: str = ""
+    notifications_grpc: str = ""
 
 
 class Target(Protocol):

@@ -23,6 +23,7 @@ from servicekit.errors import ServiceError
 from servicekit.telemetry import request_context
 
 Reaction = Callable[[Connection, Event, Any], object]  # the third: the message, of the type it was registered for
+Preparation = Callable[[Connection, Sequence[tuple[Event, Any]]], None]
 _FORGET = 1000  # rows deleted in one transaction
 _TOOK_TOO_LONG = "57014"  # PostgreSQL: query_canceled, by statement_timeout
 _log = structlog.get_logger("eventlog.reactions")
@@ -57,6 +58,9 @@ class Reactions:
     outside of it. What they return, unless it is None, goes to `committed` after the commit, in the event loop: for
     live pushes and the like, which may get lost when the process dies there.
 
+    `prepare(tx, events and messages)` comes before the reactions of one transaction, with all that it may react to: for
+    locks that must be taken in one order, or two transactions with several events each wait for each other.
+
     Readers are tolerant: a type that is not in `reactions` is acknowledged and counted, and a revision above
     `revisions` (1 where it names none) is counted and read.
     """
@@ -68,6 +72,7 @@ class Reactions:
         reactions: Mapping[type[Message], Reaction],
         *,
         metrics: ConsumerMetrics,
+        prepare: Preparation | None = None,
         committed: Callable[[Sequence[object]], None] | None = None,
         revisions: Mapping[type[Message], int] | None = None,
         retention: float = 7 * 24 * 3600.0,
@@ -78,6 +83,7 @@ class Reactions:
         self._known = {kind.DESCRIPTOR.full_name: (kind, reaction) for kind, reaction in reactions.items()}
         self._revisions = {kind.DESCRIPTOR.full_name: number for kind, number in (revisions or {}).items()}
         self._newer = metrics.newer.labels(inbox.stream, inbox.reader)
+        self._prepare = prepare
         self._committed = committed
         self._retention = retention
         self._together = together
@@ -149,6 +155,7 @@ class Reactions:
         """
         events = [(arrival.event, arrival.position) for arrival in batch]
         new = self._inbox.first_times(tx, events, at=self._database.now(tx))
+        self._before(tx, [arrival for arrival in batch if arrival.event.id in new])
         endings: list[_Ending] = []
         for arrival in batch:
             if arrival.event.id not in new:
@@ -168,6 +175,7 @@ class Reactions:
         """Each of them, or not; whoever fails is undone alone."""
         at = self._database.now(tx)
         floor = self._inbox.floor(tx)
+        self._before(tx, batch)
         endings: list[_Ending] = []
         for arrival in batch:
             try:
@@ -185,6 +193,10 @@ class Reactions:
                 ending = _Ending(error)
             endings.append(ending)
         return endings
+
+    def _before(self, tx: Connection, batch: Sequence[_Arrival]) -> None:
+        if self._prepare is not None and batch:
+            self._prepare(tx, [(arrival.event, arrival.message) for arrival in batch])
 
     def _tell(self, batch: Sequence[_Arrival], endings: Sequence[_Ending]) -> None:
         for arrival, ending in zip(batch, endings, strict=True):

@@ -23,17 +23,22 @@ from rescind.errors import (
     MalformedToken,
     MissingToken,
     NotFresh,
+    OtherHolder,
     RescindError,
     RevokedToken,
+    ServerStopping,
     TokenRefused,
     UnknownKey,
     UntrustedToken,
 )
 from rescind.feed import Feed, LogSource, ReplaySource
-from rescind.guard import Answer, Guard, GuardObserver, Introspector, NobodyAnswered
+from rescind.guard import Guard, GuardObserver
+from rescind.introspection import Answer, Introspector, NobodyAnswered
 from rescind.keys import KeySet, RemoteKeySet, StaticKeySet, http_fetch
+from rescind.leases import Lease, Leases
 from rescind.ledger import FeedObserver
 from rescind.policy import BEST_EFFORT, BOUNDED, STRICT, Staleness
+from rescind.receipts import Report, Reporter, ReportSink
 from rescind.state import Freshness, Knowledge
 from rescind.verifier import Verifier
 
@@ -56,16 +61,23 @@ __all__ = [
     "KeySet",
     "KeysUnavailable",
     "Knowledge",
+    "Lease",
+    "Leases",
     "LogSource",
     "MalformedToken",
     "MissingToken",
     "NobodyAnswered",
     "NotFresh",
+    "OtherHolder",
     "Principal",
     "RemoteKeySet",
     "ReplaySource",
+    "Report",
+    "ReportSink",
+    "Reporter",
     "RescindError",
     "RevokedToken",
+    "ServerStopping",
     "Staleness",
     "StaticKeySet",
     "TokenRefused",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import httpx2
 
 from rescind.clock import since_boot
-from rescind.guard import NobodyAnswered
+from rescind.introspection import NobodyAnswered
 from rescind.keys import tls_context
 
 

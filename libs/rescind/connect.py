@@ -12,6 +12,7 @@ from rescind.grpc_source import CHANNEL_OPTIONS, GrpcIdentity
 from rescind.guard import Guard, GuardObserver
 from rescind.keys import RemoteKeySet, http_fetch
 from rescind.ledger import FeedObserver
+from rescind.receipts import Reporter
 from rescind.redis_source import RedisSource
 from rescind.verifier import Verifier
 
@@ -38,10 +39,12 @@ async def connected(
     max_staleness: float = 3.0,
     feed_observer: FeedObserver | None = None,
     guard_observer: GuardObserver | None = None,
+    receipts: bool = True,
 ) -> AsyncIterator[Guard]:
     """A running guard on Redis and gRPC; everything is closed at the end of the block.
 
-    It starts at once, also when nothing can be reached: until it has synced, it refuses with CannotTell.
+    It starts at once, also when nothing can be reached: until it has synced, it refuses with CannotTell. With
+    `receipts` it tells identity what it has applied, and when.
     """
     token_keys = RemoteKeySet(http_fetch(f"{addresses.identity_url}/jwks.json"))
     log_keys = RemoteKeySet(http_fetch(f"{addresses.identity_url}/revocations/jwks.json"))
@@ -69,6 +72,7 @@ async def connected(
             keys=(token_keys, log_keys),
             introspector=identity,
             observer=guard_observer,
+            reporter=Reporter(feed, addresses.audience, identity) if receipts else None,
         )
         try:
             async with guard.running():

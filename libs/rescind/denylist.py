@@ -39,6 +39,9 @@ _MAX_SHARED = 1024  # different causes that are kept once
 
 _versions = count(1)
 
+# Where what an entry matches is found: a digest for tokens, sessions and grants, else the kind and the id.
+Place = int | tuple[EntryKind, str]
+
 
 @dataclass(frozen=True, slots=True)
 class TokenKeys:
@@ -51,6 +54,19 @@ class TokenKeys:
     gen: int | None
     client_id: str
     cgen: int
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Every place at which an entry that matches this token may stand (`place_of`)."""
+        marks = (*self.tokens, self.session, self.grant)
+        return (*(mark for mark in marks if mark is not None), ("subject", self.subject), ("client", self.client_id))
+
+
+def place_of(entry: Entry) -> Place:
+    """The place of an entry: it can match those tokens, and no others, that have it among theirs."""
+    if entry.kind in ("subject", "client"):
+        return entry.kind, entry.id
+    return _key(entry.kind, entry.id)
 
 
 def keys_of(principal: Principal) -> TokenKeys:

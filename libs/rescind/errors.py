@@ -7,11 +7,13 @@
     │   ├── UntrustedToken        well formed, but the wrong algorithm, kind, key, signature, issuer or audience
     │   │   └── UnknownKey        no key of that `kid`; the key set may be behind, so it is worth one fetch
     │   ├── ExpiredToken          its time is over, or has not come
-    │   └── RevokedToken          taken back: `kind` names what was revoked, `cause` why
+    │   ├── RevokedToken          taken back: `kind` names what was revoked, `cause` why
+    │   └── OtherHolder           good, but not of the one who holds the live stream that it was to extend
     ├── InsufficientScope         a good token that does not permit this: 403, PERMISSION_DENIED
     └── CannotTell                the token may be good, this process cannot say so now: 503, UNAVAILABLE, never 401
         ├── NotFresh              revocations may have been missed, for longer than the policy of this route allows
-        └── KeysUnavailable       no keys to verify with, and none can be had
+        ├── KeysUnavailable       no keys to verify with, and none can be had
+        └── ServerStopping        a live stream ends because its server does: come again, another one answers
 
 `reason` is stable UPPER_SNAKE, the same on every wire. No message holds any part of a token.
 """
@@ -84,6 +86,12 @@ class RevokedToken(TokenRefused):
         self.cause = cause
 
 
+class OtherHolder(TokenRefused):
+    """A good token that extends nothing: the live stream belongs to another subject, client, session or grant."""
+
+    reason = "TOKEN_OF_ANOTHER"
+
+
 class InsufficientScope(RescindError):
     """A good token that lacks `required` (RFC 6750 section 3.1: `insufficient_scope`)."""
 
@@ -111,3 +119,9 @@ class KeysUnavailable(CannotTell):
     """There are no keys to verify with, and fetching them failed."""
 
     reason = "KEYS_UNAVAILABLE"
+
+
+class ServerStopping(CannotTell):
+    """This server ends its live streams because it stops. Connect again: another one answers, or this one, later."""
+
+    reason = "SERVER_STOPPING"

@@ -22,7 +22,7 @@ from rescind.clock import Clock
 from rescind.errors import TokenRefused, UnknownKey, UntrustedToken
 from rescind.jws import MAX_MESSAGE_BYTES, parse
 from rescind.keys import KeySet
-from rescind.ledger import TURN, FeedObserver, Ledger
+from rescind.ledger import TURN, FeedObserver, Ledger, Observers
 from rescind.messages import Heartbeat, RevocationMessage, digest, message_from
 from rescind.state import Freshness, Knowledge
 
@@ -84,7 +84,7 @@ class Feed:
         self._source = source
         self._replay = replay
         self._silence = silence
-        self._observer = observer or FeedObserver()
+        self._observer = Observers() if observer is None else Observers(observer)
         self._clock = clock or Clock()
         self._ledger = Ledger(max_staleness=max_staleness, observer=self._observer, clock=self._clock)
 
@@ -94,6 +94,10 @@ class Feed:
         self._pushed_at = float("-inf")  # all monotonic seconds: the last heartbeat that a push brought
         self._looked_at = float("-inf")
         self._distrusted_until = float("-inf")
+
+    def observe(self, observer: FeedObserver) -> None:
+        """Tells `observer` too what happens, from now on and as long as this feed lives."""
+        self._observer.add(observer)
 
     @property
     def knowledge(self) -> Knowledge:

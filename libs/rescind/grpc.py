@@ -3,10 +3,17 @@
     server = grpc.aio.server(interceptors=[GuardInterceptor(guard, {"/pkg.Service/Get": Rule("orders:read")})])
 
 A method without a rule is refused, so forgetting one opens nothing. Handlers read `current_principal()`.
+
+A call that streams, in either direction, holds a lease for its whole length (`rescind.leases`): when that ends, the
+handler is cancelled wherever it waits, also where its caller does not read, and the call ends with the status of the
+error. Handlers need not know; one that is sent new tokens by its caller extends `current_lease()`.
 """
 
+import asyncio
+import contextlib
 import contextvars
-from collections.abc import Awaitable, Callable, Mapping
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -18,9 +25,12 @@ from grpc_status import rpc_status
 from rescind.claims import Principal
 from rescind.errors import CannotTell, InsufficientScope, MalformedToken, MissingToken, RescindError
 from rescind.guard import Guard
+from rescind.leases import Lease
 from rescind.policy import STRICT, Staleness
 
 ERROR_DOMAIN = "rescind"
+FIRST_WRITE = 1.0  # seconds
+_lease: contextvars.ContextVar[Lease] = contextvars.ContextVar("rescind_lease")
 _principal: contextvars.ContextVar[Principal] = contextvars.ContextVar("rescind_principal")
 
 
@@ -47,6 +57,15 @@ def current_principal() -> Principal:
         LookupError: outside a call, or in a PUBLIC method.
     """
     return _principal.get()
+
+
+def current_lease() -> Lease:
+    """The lease of the streaming call that is being handled.
+
+    Raises:
+        LookupError: outside a call, in a PUBLIC method, or in one that streams nothing.
+    """
+    return _lease.get()
 
 
 Refuse = Callable[[RescindError, grpc.aio.ServicerContext[Any, Any]], Awaitable[NoReturn]]
@@ -99,18 +118,89 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         if handler is None or rule is PUBLIC:
             return handler
         metadata = tuple(handler_call_details.invocation_metadata or ())
+        return (self._streaming if _streams(handler) else self._unary)(handler, rule, metadata)
 
-        async def admit(context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    def _unary(self, handler: Any, rule: Rule | None, metadata: tuple[Any, ...]) -> Any:
+        async def answer(request: Any, context: Any) -> Any:
             try:
-                if rule is None:
-                    raise InsufficientScope(frozenset())
-                guard = self._guard if isinstance(self._guard, Guard) else self._guard()
-                principal = await guard.authenticate(_token(metadata), scopes=rule.scopes, staleness=rule.staleness)
+                scopes, staleness = _asked_by(rule)
+                principal = await self._current.authenticate(_token(metadata), scopes=scopes, staleness=staleness)
             except RescindError as error:
                 await self._refuse(error, context)
             _principal.set(principal)
+            return await handler.unary_unary(request, context)
 
-        return _admitting(handler, admit)
+        return grpc.unary_unary_rpc_method_handler(answer, handler.request_deserializer, handler.response_serializer)
+
+    def _streaming(self, handler: Any, rule: Rule | None, metadata: tuple[Any, ...]) -> Any:
+        inner = handler.unary_stream or handler.stream_unary or handler.stream_stream
+
+        async def answer(request: Any, context: Any) -> Any:
+            lease: Lease | None = None
+            try:
+                scopes, staleness = _asked_by(rule)
+                async with self._current.lease(_token(metadata), scopes=scopes, staleness=staleness) as lease:
+                    _principal.set(lease.principal)
+                    _lease.set(lease)
+                    async with lease.while_good():
+                        return await _answered(inner(request, context), context)
+            except RescindError as error:
+                if lease is not None and error is not lease.error:
+                    raise  # of the handler's own
+                refusal = error
+            return await self._refuse(refusal, context)
+
+        make = {
+            (False, True): grpc.unary_stream_rpc_method_handler,
+            (True, False): grpc.stream_unary_rpc_method_handler,
+            (True, True): grpc.stream_stream_rpc_method_handler,
+        }[handler.request_streaming, handler.response_streaming]
+        return make(answer, handler.request_deserializer, handler.response_serializer)
+
+    @property
+    def _current(self) -> Guard:
+        return self._guard if isinstance(self._guard, Guard) else self._guard()
+
+
+def _streams(handler: Any) -> bool:
+    return bool(handler.request_streaming or handler.response_streaming)
+
+
+def _asked_by(rule: Rule | None) -> tuple[frozenset[str], Staleness]:
+    if rule is None:
+        raise InsufficientScope(frozenset())
+    return rule.scopes, rule.staleness
+
+
+async def _answered(answer: Awaitable[Any] | AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+    """Sees a handler through: one that returns, one that writes by itself, or one that yields what is to be written."""
+    if inspect.isawaitable(answer):
+        return await answer
+    async with contextlib.aclosing(answer) as responses:  # type: ignore[type-var]  # generators all; stubs say less
+        write = _write_whole
+        async for response in responses:
+            await write(response, context)
+            write = _write
+    return None
+
+
+async def _write(response: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    await context.write(response)
+
+
+async def _write_whole(response: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    """Writes the first response, and is not cancelled before it is written, for FIRST_WRITE seconds at most.
+
+    It takes the initial metadata along. grpc.aio 1.85 forgets that they are sent when it is cancelled meanwhile, sends
+    them again with the status, and so sends no status at all.
+    """
+    writing = asyncio.ensure_future(_write(response, context))
+    try:
+        await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await asyncio.wait({writing}, timeout=FIRST_WRITE)
+        writing.cancel()
+        raise
 
 
 def _token(metadata: tuple[Any, ...]) -> str:
@@ -121,28 +211,3 @@ def _token(metadata: tuple[Any, ...]) -> str:
     if scheme.lower() != "bearer" or not unverified_token:
         raise MissingToken("no bearer token")
     return unverified_token
-
-
-def _admitting(handler: Any, admit: Callable[[Any], Awaitable[None]]) -> Any:
-    """The same handler, begun by `admit`, for each of the four kinds of call."""
-    if handler.response_streaming:
-        inner_stream = handler.unary_stream or handler.stream_stream
-
-        async def stream(request: Any, context: Any) -> Any:
-            await admit(context)
-            async for response in inner_stream(request, context):
-                yield response
-
-        make = (
-            grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
-        )
-        return make(stream, handler.request_deserializer, handler.response_serializer)
-
-    inner = handler.unary_unary or handler.stream_unary
-
-    async def answer(request: Any, context: Any) -> Any:
-        await admit(context)
-        return await inner(request, context)
-
-    make = grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
-    return make(answer, handler.request_deserializer, handler.response_serializer)

@@ -1,4 +1,4 @@
-"""Identity asked over gRPC: `Replay` for what Redis does not have, `Introspect` when nothing else can tell.
+"""Identity over gRPC: `Replay` for what Redis does not have, `Introspect` when nothing else can tell, and `Report`.
 
 The messages are generated from identity's contract and carried in `_wire`, so this library needs no package of ours.
 """
@@ -9,12 +9,22 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 
-from rescind._wire.revocations_pb2 import ReplayRequest, ReplayResponse
+from rescind._wire import revocations_pb2
+from rescind._wire.revocations_pb2 import ReplayRequest, ReplayResponse, ReportRequest, ReportResponse
 from rescind._wire.tokens_pb2 import IntrospectRequest, IntrospectResponse
-from rescind.guard import Answer, NobodyAnswered
+from rescind.introspection import Answer, NobodyAnswered
+from rescind.receipts import Report
+from rescind.state import Freshness
 
 _REPLAY = "/contracts.identity.v1.RevocationsService/Replay"
+_REPORT = "/contracts.identity.v1.RevocationsService/Report"
 _INTROSPECT = "/contracts.identity.v1.TokensService/Introspect"
+
+_FRESHNESS = {
+    Freshness.SYNCING: revocations_pb2.FRESHNESS_SYNCING,
+    Freshness.FRESH: revocations_pb2.FRESHNESS_FRESH,
+    Freshness.STALE: revocations_pb2.FRESHNESS_STALE,
+}
 
 # After an outage gRPC backs off for up to two minutes by default; a verifier wants to know within a second or so.
 CHANNEL_OPTIONS: list[tuple[str, Any]] = [
@@ -39,7 +49,7 @@ class AccessTokens(Protocol):
 
 
 class GrpcIdentity:
-    """A `ReplaySource` and an `Introspector` on one channel to identity.
+    """A `ReplaySource`, an `Introspector` and a `ReportSink` on one channel to identity.
 
     `access_tokens` gives the token of this process for identity; one that is refused (its key was revoked, say) is
     replaced, once a call. Deadlines are seconds: `introspect_timeout` for one answer, `replay_timeout` for a whole
@@ -66,6 +76,11 @@ class GrpcIdentity:
             _INTROSPECT,
             request_serializer=IntrospectRequest.SerializeToString,
             response_deserializer=IntrospectResponse.FromString,
+        )
+        self._report = channel.unary_unary(
+            _REPORT,
+            request_serializer=ReportRequest.SerializeToString,
+            response_deserializer=ReportResponse.FromString,
         )
 
     async def replay(self, log: str, after: int, nonce: str) -> AsyncGenerator[bytes, None]:
@@ -111,6 +126,33 @@ class GrpcIdentity:
                 raise NobodyAnswered(failure.code().name) from None
             raise
         return Answer(active=response.active, reason=response.reason)
+
+    async def report(self, report: Report) -> float:
+        """Takes a report; seconds until the next is due. The caller sets the deadline.
+
+        Raises:
+            NobodyAnswered: there is no token to report with.
+            grpc.aio.AioRpcError: identity did not answer, or refused.
+        """
+        request = ReportRequest(
+            verifier=revocations_pb2.Verifier(
+                id=report.verifier,
+                audience=report.audience,
+                instance=report.instance,
+                log=report.log,
+                position=report.position,
+                freshness=_FRESHNESS[report.freshness],
+            ),
+            applied=[revocations_pb2.Applied(position=one.position, delay_ms=one.delay_ms) for one in report.applied],
+            leaving=report.leaving,
+        )
+        token = await self._access_tokens()
+        try:
+            response = await self._report(request, metadata=_bearer(token))
+        except grpc.aio.AioRpcError as failure:
+            self._was_refused(failure, token)  # the next report comes with another
+            raise
+        return float(response.next_in_ms) / 1000
 
     def _was_refused(self, failure: grpc.aio.AioRpcError, token: str) -> bool:
         refused = failure.code() is grpc.StatusCode.UNAUTHENTICATED

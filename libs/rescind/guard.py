@@ -7,44 +7,19 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
-from typing import Protocol
 
 from rescind.claims import Principal
-from rescind.errors import InsufficientScope, KeysUnavailable, NotFresh, RescindError, TokenRefused, UnknownKey
+from rescind.errors import InsufficientScope, KeysUnavailable, RescindError, UnknownKey
 from rescind.feed import Feed
+from rescind.introspection import Introspector, Questions, needs_answer, settle
 from rescind.keys import KeySet, RemoteKeySet
+from rescind.leases import Lease, Leases
 from rescind.policy import STRICT, Staleness
+from rescind.receipts import Reporter
 from rescind.state import Freshness
 from rescind.verifier import Verifier
 
-MAX_QUESTIONS = 64  # introspections under way at once; more would not help an identity that is already slow
-
 _log = logging.getLogger("rescind.guard")
-
-
-class NobodyAnswered(Exception):
-    """The issuer could not be reached, or did not answer in time. Any other failure is an answer, and refuses."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the issuer says of a token. `reason` is UPPER_SNAKE where it is not active, and may be empty."""
-
-    active: bool
-    reason: str = ""
-
-
-class Introspector(Protocol):
-    """The issuer, asked about one token (RFC 7662)."""
-
-    async def introspect(self, unverified_token: str) -> Answer:
-        """What the issuer says.
-
-        Raises:
-            NobodyAnswered: it said nothing.
-        """
-        ...
 
 
 class GuardObserver:
@@ -53,12 +28,15 @@ class GuardObserver:
     def decided(self, outcome: str) -> None:
         """`outcome` is ACCEPTED, ACCEPTED_STALE, ACCEPTED_BY_ISSUER, or the reason of a refusal."""
 
+    def ended(self, reason: str) -> None:
+        """A live stream's lease ended: `reason` is that of the error that ended it, or CLOSED where its stream did."""
+
 
 class Guard:
     """Lets requests pass or refuses them. Run it beside your server: `async with guard.running(): ...`.
 
-    `introspector` may be missing: then nobody ever answers. `ask_timeout` (seconds) bounds what a request waits for it,
-    and what it waits for keys.
+    `introspector` may be missing: then nobody ever answers. `reporter` runs along. `ask_timeout` (seconds) bounds what
+    a request waits for the issuer, and what it waits for keys.
     """
 
     def __init__(
@@ -69,15 +47,33 @@ class Guard:
         keys: Iterable[KeySet] = (),
         introspector: Introspector | None = None,
         observer: GuardObserver | None = None,
+        reporter: Reporter | None = None,
         ask_timeout: float = 1.0,
     ) -> None:
         self.verifier = verifier
         self.feed = feed
         self._keys = [keyset for keyset in keys if isinstance(keyset, RemoteKeySet)]
-        self._introspector = introspector
         self._observer = observer or GuardObserver()
         self._ask_timeout = ask_timeout
-        self._questions = asyncio.Semaphore(MAX_QUESTIONS)
+        self._introspector = introspector
+        self._questions = Questions(introspector, timeout=ask_timeout)
+        self.leases = Leases(verifier, self._questions, self.authenticate, ended=self._observer.ended)
+        feed.observe(self.leases)
+        self._reporter = reporter
+
+    def for_audience(self, audience: str) -> "Guard":
+        """One like this for another service's tokens, on the same feed: for whoever holds tokens for several.
+
+        It need not run: this one keeps keys and knowledge current for both.
+        """
+        return Guard(
+            self.verifier.for_audience(audience),
+            self.feed,
+            keys=self._keys,
+            introspector=self._introspector,
+            observer=self._observer,
+            ask_timeout=self._ask_timeout,
+        )
 
     async def authenticate(
         self, unverified_token: str, *, scopes: frozenset[str] = frozenset(), staleness: Staleness = STRICT
@@ -110,46 +106,36 @@ class Guard:
             principal = self.verifier.verify_unless_revoked_later(unverified_token)
         if not scopes <= principal.scopes:
             raise InsufficientScope(scopes)  # whatever else is true of it, and before anybody is asked
+        outcome = "ACCEPTED"
         freshness = self.verifier.freshness()
-        if freshness is Freshness.FRESH:
-            return principal, "ACCEPTED"
-        if staleness.kind == "strict":
-            raise NotFresh(f"revocations are {freshness.value}, and this is STRICT")
-        if staleness.kind == "best_effort" and freshness is Freshness.STALE:
+        if needs_answer(staleness, freshness):
+            answer = await self._questions.ask(unverified_token)
+            settle(answer, staleness, freshness, self.verifier.stale_for())
+            outcome = "ACCEPTED_STALE" if answer is None else "ACCEPTED_BY_ISSUER"
+            # Meanwhile this process may have learned better.
+            principal = self.verifier.verify_unless_revoked_later(unverified_token)
+        elif freshness is not Freshness.FRESH:
             _log.warning("accepted while revocations are STALE, by BEST_EFFORT")
-            return principal, "ACCEPTED_STALE"
-        try:
-            answer = await self._ask(unverified_token)
-        except NobodyAnswered:
-            stale_for = self.verifier.stale_for()  # infinite while SYNCING
-            if staleness.kind == "best_effort" or stale_for > staleness.seconds:
-                raise NotFresh(f"revocations are {freshness.value}, and nobody answers") from None
             outcome = "ACCEPTED_STALE"
-        else:
-            if not answer.active:
-                raise TokenRefused("the issuer refuses it", reason=answer.reason or None)
-            outcome = "ACCEPTED_BY_ISSUER"
-        # Meanwhile this process may have learned better.
-        return self.verifier.verify_unless_revoked_later(unverified_token), outcome
+        return principal, outcome
 
-    async def _ask(self, unverified_token: str) -> Answer:
-        if self._introspector is None:
-            raise NobodyAnswered("there is nobody to ask")
-        try:
-            # Waiting in line counts: whoever gets no turn in time has no answer either.
-            async with asyncio.timeout(self._ask_timeout), self._questions:
-                return await self._introspector.introspect(unverified_token)
-        except TimeoutError:
-            raise NobodyAnswered(f"no answer in {self._ask_timeout} s") from None
-        except (NobodyAnswered, RescindError):
-            raise
-        except Exception as failure:  # an error is an answer too, and not a yes
-            raise NotFresh(f"asking the issuer failed: {type(failure).__name__}") from None
+    def lease(
+        self, unverified_token: str, *, scopes: frozenset[str] = frozenset(), staleness: Staleness = STRICT
+    ) -> contextlib.AbstractAsyncContextManager[Lease]:
+        """A live stream's tie to its token, for the length of a block (`rescind.leases`).
+
+        Raises:
+            RescindError: as `authenticate`; ServerStopping where no stream begins any more.
+        """
+        return self.leases.opened(unverified_token, scopes=scopes, staleness=staleness)
 
     async def run(self) -> None:
         """Keeps knowledge and keys current until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.feed.run(), name="rescind-feed")
+            group.create_task(self.leases.run(), name="rescind-leases")
+            if self._reporter is not None:
+                group.create_task(self._reporter.run(), name="rescind-receipts")
             for keyset in self._keys:
                 group.create_task(_keep_current(keyset), name="rescind-keys")
 
@@ -160,6 +146,7 @@ class Guard:
         try:
             yield
         finally:
+            self.leases.stop()
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task

@@ -21,12 +21,12 @@ What each piece rests on:
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from rescind.chain import Chain, Chained, Collected, Missing
 from rescind.clock import Clock
-from rescind.messages import Heartbeat
+from rescind.messages import Heartbeat, RevocationMessage
 from rescind.state import Knowledge
 
 MAX_CLOCK_SKEW = 2.0  # seconds between identity's clock and ours beyond which `at` says nothing about age
@@ -43,6 +43,18 @@ class FeedObserver:
     def applied(self, log: str, position: int, delay: float) -> None:
         """A revocation was applied, `delay` seconds after its `at` (by two clocks, so with their difference)."""
 
+    def revoked(self, message: RevocationMessage) -> None:
+        """The entries of a message are in the denylist: pushed, caught up with, or of a log that is new altogether.
+
+        A message may come again; none of a log comes before `began` says that the log is held.
+        """
+
+    def began(self, log: str) -> None:
+        """Another log is held now, the first included: everything known of the one before is gone."""
+
+    def accepts(self, kids: frozenset[str]) -> None:
+        """From now on only tokens under these keys are accepted; told when they are others than before."""
+
     def renewed(self, log: str, position: int) -> None:
         """A heartbeat is satisfied: everything up to `position` is held, so knowledge is fresh once more."""
 
@@ -51,6 +63,52 @@ class FeedObserver:
 
     def caught_up(self, source: str, messages: int) -> None:
         """A catch-up from `source`, "log" or "replay", brought that many messages."""
+
+
+class Observers(FeedObserver):
+    """Tells several. One that raises is logged, and harms neither the others nor what this process knows."""
+
+    def __init__(self, *observers: FeedObserver) -> None:
+        self._all = list(observers)
+
+    def add(self, observer: FeedObserver) -> None:
+        """Tells that one too, from now on."""
+        self._all.append(observer)
+
+    def applied(self, log: str, position: int, delay: float) -> None:
+        """Passed on."""
+        self._tell(lambda observer: observer.applied(log, position, delay))
+
+    def revoked(self, message: RevocationMessage) -> None:
+        """Passed on."""
+        self._tell(lambda observer: observer.revoked(message))
+
+    def began(self, log: str) -> None:
+        """Passed on."""
+        self._tell(lambda observer: observer.began(log))
+
+    def accepts(self, kids: frozenset[str]) -> None:
+        """Passed on."""
+        self._tell(lambda observer: observer.accepts(kids))
+
+    def renewed(self, log: str, position: int) -> None:
+        """Passed on."""
+        self._tell(lambda observer: observer.renewed(log, position))
+
+    def unreadable(self, why: str) -> None:
+        """Passed on."""
+        self._tell(lambda observer: observer.unreadable(why))
+
+    def caught_up(self, source: str, messages: int) -> None:
+        """Passed on."""
+        self._tell(lambda observer: observer.caught_up(source, messages))
+
+    def _tell(self, tell: Callable[[FeedObserver], None]) -> None:
+        for observer in self._all:
+            try:
+                tell(observer)
+            except Exception:
+                _log.exception("an observer of the feed failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +241,9 @@ class Ledger:
         if knowledge.kids is not None and kids != knowledge.kids:
             former = [*sorted(knowledge.kids - kids), *sorted(knowledge.former_kids - knowledge.kids - kids)]
             knowledge.former_kids = frozenset(former[:MAX_FORMER_KIDS])
-        knowledge.kids = kids
+        changed, knowledge.kids = kids != knowledge.kids, kids
+        if changed:
+            self._observer.accepts(kids)
 
     def _settle(self) -> None:
         """Moves on as far as what is held allows: pending messages, the position, the newest heartbeat."""
@@ -262,6 +322,10 @@ class Ledger:
             self._hold(chain, knowledge)
             for chained in self._pending.values():
                 self._apply(self.knowledge, chained)
+            for count, chained in enumerate(collected.messages, start=1):
+                self._observer.revoked(chained.message)
+                if count % TURN == 0:
+                    yield
 
     def _hold(self, chain: Chain, knowledge: Knowledge | None = None) -> None:
         """Goes over to `chain`; if that is another log, to what is known of it too, in one step."""
@@ -270,12 +334,15 @@ class Ledger:
             after.log, after.kids, after.former_kids = chain.log, before.kids, before.former_kids
             after.at_least, after.fresh_until = before.at_least, before.fresh_until
             self.knowledge = after
+            self._chain = chain
+            self._observer.began(chain.log)
         self._chain = chain
 
     def _apply(self, knowledge: Knowledge, chained: Chained) -> None:
         message = chained.message
         for entry in message.entries:
             knowledge.denylist.add(message.pos, entry, message.cause)
+        self._observer.revoked(message)
         self._observer.applied(message.log, message.pos, self._clock.wall() - message.at / 1000)
 
     def _fork(self) -> None:

@@ -37,8 +37,13 @@ class KnowsRevocations(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _Remembered:
+@dataclass(slots=True, eq=False)
+class Verified:
+    """A token whose shape, signature and claims hold: what is left to ask, as long as it lives. Made by `Verifier`.
+
+    `dies_at` is seconds since the epoch: its expiry, and the leeway.
+    """
+
     principal: Principal
     keys: TokenKeys
     kid: str
@@ -74,17 +79,44 @@ class Verifier:
         # Two generations of half the bound each: when the young one is full, the old one is let go. What is used is
         # carried over, so this is close to least-recently-used, without a list to maintain at every hit.
         self._half = max(1, remembered // 2)
-        self._young: dict[bytes, _Remembered] = {}
-        self._old: dict[bytes, _Remembered] = {}
+        self._young: dict[bytes, Verified] = {}
+        self._old: dict[bytes, Verified] = {}
 
     @property
     def audience(self) -> str:
         """The one service that this verifier speaks for."""
         return self._expected.audience
 
+    @property
+    def keys(self) -> KeySet:
+        """Where it finds the issuer's keys."""
+        return self._keys
+
+    def for_audience(self, audience: str) -> "Verifier":
+        """One like this for another service, on the same keys and knowledge: for whoever holds tokens for several."""
+        expected = self._expected
+        return Verifier(
+            expected.issuer,
+            audience,
+            self._keys,
+            self._feed,
+            max_life=expected.max_life,
+            leeway=expected.leeway,
+            remembered=2 * self._half,
+            clock=Clock(wall=self._wall, monotonic=self._monotonic),
+        )
+
     def freshness(self) -> Freshness:
         """Whether a revocation may have been missed, at this moment."""
         return self._feed.knowledge.freshness(self._monotonic())
+
+    def now(self) -> float:
+        """Seconds since the epoch by which tokens expire here: this clock, or identity's where that is ahead."""
+        return max(self._wall(), self._feed.knowledge.at_least)
+
+    def fresh_for(self) -> float:
+        """Seconds that are left until this verifier is no longer fresh; 0 where it is not."""
+        return max(0.0, self._feed.knowledge.fresh_until - self._monotonic())
 
     def stale_for(self) -> float:
         """Seconds since this verifier was last fresh; 0 while it is, infinity if it never was."""
@@ -111,6 +143,16 @@ class Verifier:
         Raises:
             MalformedToken, UntrustedToken, ExpiredToken, RevokedToken, KeysUnavailable: as `verify`.
         """
+        verified = self.verified(unverified_token)
+        self.check(verified)
+        return verified.principal
+
+    def verified(self, unverified_token: str) -> Verified:
+        """What a token says, its signature and claims checked now or remembered. It may have been revoked: `check` it.
+
+        Raises:
+            MalformedToken, UntrustedToken, ExpiredToken, RevokedToken, KeysUnavailable: as `verify`.
+        """
         if len(unverified_token) > MAX_TOKEN_BYTES:
             raise MalformedToken(f"longer than {MAX_TOKEN_BYTES} bytes")
         try:
@@ -120,20 +162,27 @@ class Verifier:
         known = self._young.get(digest)
         if known is None:
             known = self._recall(digest) or self._remember(digest, self._judge(unverified_token))
+        return known
+
+    def check(self, verified: Verified) -> None:
+        """Returns if, at this moment, its key is accepted, it has not expired, and no entry matches it.
+
+        Raises:
+            ExpiredToken, RevokedToken: otherwise.
+        """
         knowledge = self._feed.knowledge
-        if knowledge.kids is not None and known.kid not in knowledge.kids:
+        if knowledge.kids is not None and verified.kid not in knowledge.kids:
             raise RevokedToken("key", "KEY_REVOKED")
-        if self._wall() >= known.dies_at or knowledge.at_least >= known.dies_at:
+        if self._wall() >= verified.dies_at or knowledge.at_least >= verified.dies_at:
             raise ExpiredToken("expired")
         denylist = knowledge.denylist
-        if known.clean_at != denylist.version:  # as long as nothing was added, nothing new can match
-            refusal = denylist.match(known.keys)
+        if verified.clean_at != denylist.version:  # as long as nothing was added, nothing new can match
+            refusal = denylist.match(verified.keys)
             if refusal is not None:
                 raise refusal
-            known.clean_at = denylist.version
-        return known.principal
+            verified.clean_at = denylist.version
 
-    def _judge(self, unverified_token: str) -> _Remembered:
+    def _judge(self, unverified_token: str) -> Verified:
         jws = parse(unverified_token, types=ACCESS_TOKEN_TYPES)
         knowledge = self._feed.knowledge
         key = self._keys.key(jws.kid)
@@ -149,18 +198,18 @@ class Verifier:
                 raise KeysUnavailable("the key is accepted, but this process could not fetch it")
             raise UnknownKey("no key of this kid")
         principal = principal_from(jws.verified_claims(key), self._expected, max(self._wall(), knowledge.at_least))
-        return _Remembered(
+        return Verified(
             principal=principal,
             keys=keys_of(principal),
             kid=jws.kid,
             dies_at=principal.expires_at + self._expected.leeway,
         )
 
-    def _recall(self, digest: bytes) -> _Remembered | None:
+    def _recall(self, digest: bytes) -> Verified | None:
         known = self._old.get(digest)
         return None if known is None else self._remember(digest, known)
 
-    def _remember(self, digest: bytes, verified: _Remembered) -> _Remembered:
+    def _remember(self, digest: bytes, verified: Verified) -> Verified:
         if len(self._young) >= self._half:
             self._old = self._young
             self._young = {}

@@ -19,6 +19,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url, text
@@ -41,7 +42,8 @@ _NOT_REACHABLE = ("08", "57P", "53")  # classes: connection exception, operator 
 class Database:
     """A database and the threads that talk to it. Connects when first used, not before.
 
-    `now` replaces the database clock (milliseconds since the epoch) in tests.
+    `now` replaces the database clock (milliseconds since the epoch) in tests. Without `durable`, a commit need not
+    survive a power cut, and so waits for no disk: for what informs and is soon told again.
 
     Raises:
         ValueError: the URL names no database that this class knows how to run.
@@ -54,11 +56,12 @@ class Database:
         now: Callable[[], int] | None = None,
         pool_size: int = 8,
         waiting_limit: int = 256,
+        durable: bool = True,
         statement_timeout: float = 5.0,
         pause: Callable[[float], None] = time.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self.engine = _engine(url, pool_size, statement_timeout)
+        self.engine = _engine(url, pool_size, statement_timeout, durable=durable)
         self._now = now
         self._pause = pause
         self._chance = chance
@@ -189,7 +192,7 @@ def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> Non
         loop.call_soon_threadsafe(call)
 
 
-def _engine(url: str, pool_size: int, statement_timeout: float) -> Engine:
+def _engine(url: str, pool_size: int, statement_timeout: float, *, durable: bool) -> Engine:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
@@ -207,7 +210,7 @@ def _engine(url: str, pool_size: int, statement_timeout: float) -> Engine:
             max_overflow=0,
             connect_args={"timeout": statement_timeout},
         )
-        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "connect", partial(_prepare_sqlite, synchronous="FULL" if durable else "NORMAL"))
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     if parsed.get_backend_name() in ("postgresql", "postgres"):
@@ -224,7 +227,8 @@ def _engine(url: str, pool_size: int, statement_timeout: float) -> Engine:
                 "connect_timeout": 3,
                 "tcp_user_timeout": 5000,
                 "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}"
-                f" -c idle_in_transaction_session_timeout={2 * milliseconds} -c timezone=UTC",
+                f" -c idle_in_transaction_session_timeout={2 * milliseconds} -c timezone=UTC"
+                f" -c synchronous_commit={'on' if durable else 'off'}",
             },
         )
         event.listen(engine, "begin", _begin_postgresql)
@@ -232,7 +236,7 @@ def _engine(url: str, pool_size: int, statement_timeout: float) -> Engine:
     raise ValueError(f"{parsed.get_backend_name()} is not supported: use sqlite or postgresql")
 
 
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
+def _prepare_sqlite(connection: Any, _record: Any, *, synchronous: str) -> None:
     connection.isolation_level = None  # the driver begins nothing by itself; `_begin_sqlite` does
     cursor = connection.cursor()
     # The mode stays in the file. Changing it needs the file alone, and does not wait for that by itself.
@@ -245,7 +249,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
             if not patience:
                 raise
             time.sleep(0.05)
-    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute(f"PRAGMA synchronous={synchronous}")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
 

@@ -16,6 +16,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,6 +24,7 @@ from rescind.errors import RescindError
 from servicekit.errors import PROBLEM_TYPE, Kind, ServiceError, internal, problem, problem_headers, understood
 from servicekit.metrics import Metrics
 from servicekit.telemetry import request_context, request_id
+from servicekit.websocket import Socket
 
 MAX_BODY = 64 * 1024  # bytes
 _REASON = "servicekit.reason"  # in the scope: why a request was refused, for the access line
@@ -115,15 +117,15 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
 
 
-def only_query(*names: str) -> Callable[[Request], None]:
+def only_query(*names: str) -> Callable[[HTTPConnection], None]:
     """A dependency that refuses parameters in the URL other than `names`, and any that comes twice.
 
     That also keeps tokens out of URLs (RFC 6750 section 2.3).
     """
     allowed = frozenset(names)
 
-    def check(request: Request) -> None:
-        given = [name for name, _ in request.query_params.multi_items()]
+    def check(connection: HTTPConnection) -> None:
+        given = [name for name, _ in connection.query_params.multi_items()]
         if not allowed.issuperset(given):
             raise ServiceError(Kind.INVALID, "UNKNOWN_PARAMETER", "The URL has a parameter that does not exist.")
         if len(set(given)) != len(given):
@@ -141,7 +143,10 @@ class Edge:
         self._max_body = max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one request."""
+        """Serves one request, or one WebSocket from its handshake to its end."""
+        if scope["type"] == "websocket":
+            await self._converse(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -160,6 +165,24 @@ class Edge:
                 await problem_response(internal(error_id))(scope, receive, answer)
             finally:
                 self._account(scope, answer.status or 499, time.perf_counter() - began)
+
+    async def _converse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with request_context(_headers(scope)) as id_:
+            socket = Socket(send, id_)
+            began = time.perf_counter()
+            try:
+                await self._app(scope, receive, socket)
+            except Exception:
+                self._metrics.unforeseen.inc()
+                error_id = secrets.token_hex(8)
+                _log.exception("unforeseen error", error_id=error_id, route=_route(scope))
+                await socket.give_up()
+            finally:
+                route, seconds = _route(scope), time.perf_counter() - began
+                self._metrics.websocket_seconds.labels(route, str(socket.code)).observe(seconds)
+                reason = scope.get(_REASON) or socket.reason
+                refused = {"reason": reason} if reason else {}
+                _log.info("websocket", route=route, code=socket.code, ms=round(seconds * 1000, 2), **refused)
 
     def _account(self, scope: Scope, status: int, seconds: float) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "OTHER"

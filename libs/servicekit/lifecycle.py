@@ -2,8 +2,8 @@
 
 Start: ports, then what the service needs (database, Redis), then its background work, then traffic.
 Stop, on SIGTERM or SIGINT, in this order, each step with a deadline: readiness says no and health NOT_SERVING; live
-streams end (they watch `Service.stopping`: uvicorn would wait for them for ever); HTTP drains; gRPC drains; background
-work is cancelled; connections are closed. A second signal hurries.
+streams end (`on_stopping`: uvicorn would wait for them for ever); HTTP drains; gRPC drains; background work is
+cancelled; connections are closed. A second signal hurries.
 """
 
 import asyncio
@@ -33,6 +33,7 @@ from servicekit.settings import CommonSettings, load
 from servicekit.telemetry import set_up_logging
 
 GRACE = 4.0  # seconds: how long HTTP, and then gRPC, may take to finish what they have begun
+MAX_WEBSOCKET_MESSAGE = 64 * 1024  # bytes received
 _LONGEST_HEAD = 32 * 1024  # bytes of request line and headers; a token has 8 KiB at most
 _SAMPLE = 0.25  # seconds between looks at readiness and at the event loop's lag
 _log = structlog.get_logger("servicekit.lifecycle")
@@ -82,7 +83,8 @@ class Service:
 
     `register` adds servicers to the server and returns the full names of their services. `before_start` raises
     `StartError` when something that is needed does not answer. `background` runs until it is cancelled, after the last
-    request; when one fails, the process stops. `on_stop` closes what is left, in order.
+    request; when one fails, the process stops. `on_stopping` ends what would go on for ever, `on_stop` closes what is
+    left, in order. `websockets` lets HTTP connections become WebSockets (RFC 6455).
     """
 
     name: str
@@ -96,7 +98,9 @@ class Service:
     before_start: Sequence[Callable[[], Awaitable[None]]] = ()
     background: Sequence[Callable[[], Awaitable[None]]] = ()
     readiness: Callable[[], Readiness] = _always_ready
+    on_stopping: Sequence[Callable[[], None]] = ()
     on_stop: Sequence[Callable[[], Awaitable[None]]] = ()
+    websockets: bool = False
     development: bool = False
     grace: float = GRACE
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -216,6 +220,8 @@ async def serve(service: Service, *, started: Callable[[Ports], None] | None = N
             started(ports)
         await service.stopping.wait()
         _log.info("stopping")
+        for end in service.on_stopping:
+            end()
     _log.info("stopped")
     if failures:
         raise failures[0]
@@ -346,10 +352,7 @@ async def _report_health(service: Service, servicer: "health.aio.HealthServicer"
 
 async def _changed(service: Service, told: bool | None) -> None:
     """Returns when the stop begins, if that is news; otherwise waits for the caller's patience to end."""
-    if told:
-        await service.stopping.wait()
-    else:
-        await asyncio.Event().wait()
+    await (service.stopping if told else asyncio.Event()).wait()
 
 
 class _Uvicorn(uvicorn.Server):
@@ -366,7 +369,9 @@ async def _http(service: Service, sock: socket.socket) -> AsyncIterator[None]:
         service.http,
         loop="none",
         http="h11",
-        ws="none",
+        ws="servicekit.handshake:Handshakes" if service.websockets else "none",
+        ws_max_size=MAX_WEBSOCKET_MESSAGE,
+        ws_per_message_deflate=False,  # a few bytes could become megabytes; what is sent is short
         lifespan="off",
         log_config=None,
         access_log=False,  # it writes query strings; `servicekit.http.Edge` has a line of its own

@@ -27,6 +27,13 @@ class Metrics:
             buckets=DURATIONS,
             registry=self.registry,
         )
+        self.websocket_seconds = Histogram(
+            "websocket_seconds",
+            "WebSockets by route and close code, from handshake to end.",
+            ("route", "code"),
+            buckets=(0.1, 1.0, 10.0, 60.0, 300.0, 900.0, 3600.0),
+            registry=self.registry,
+        )
         self.rpc_seconds = Histogram(
             "grpc_server_seconds",
             "RPCs by method and status.",

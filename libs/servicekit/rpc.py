@@ -3,9 +3,11 @@
 from __future__ import annotations  # grpc's classes are generic for the type checker only
 
 import asyncio
+import contextlib
+import inspect
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -20,6 +22,11 @@ DETAILS_KEY = "grpc-status-details-bin"  # where google.rpc.Status travels
 # Match on servers and clients, or servers cut clients off for pinging too often (`too_many_pings`).
 KEEPALIVE_MS = 20_000
 MAX_MESSAGE = 256 * 1024  # bytes received
+# A connection is told to go (GOAWAY) at this age, so that clients look for replicas again and new ones get their share.
+# What it carries goes on; calls that are begun later take another connection.
+CONNECTION_AGE_MS = 5 * 60_000
+# After that it is cut: longer than any live stream lasts, which ends with its token.
+CONNECTION_GRACE_MS = 65 * 60_000
 _log = structlog.get_logger("servicekit.rpc")
 
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
@@ -31,6 +38,8 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
     ("grpc.http2.max_ping_strikes", 3),
+    ("grpc.max_connection_age_ms", CONNECTION_AGE_MS),
+    ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_MS),
 )
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),
@@ -100,13 +109,20 @@ class Edge(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _stream(self, method: str, behaviour: Callable[[Any, Context], AsyncIterator[Any]]) -> Callable[..., Any]:
-        async def call(request: Any, context: Context) -> AsyncIterator[Any]:
+    def _stream(self, method: str, behaviour: Callable[[Any, Context], Any]) -> Callable[..., Any]:
+        # A coroutine that writes, not a generator: when the caller goes away, it is cancelled where it waits, and so
+        # everything inside is closed here and now, in this task and context, and not by whoever collects garbage.
+        async def call(request: Any, context: Context) -> None:
             with request_context(_carrier(context)):
                 began, reason = time.perf_counter(), ""
                 try:
-                    async for response in behaviour(request, context):
-                        yield response
+                    responses = behaviour(request, context)
+                    if inspect.isawaitable(responses):  # it writes by itself, as grpc.health's Watch does
+                        await responses
+                        return
+                    async with contextlib.aclosing(responses):
+                        async for response in responses:
+                            await context.write(response)
                 except Exception as error:
                     foreseen = self._foreseen(method, error)
                     reason = foreseen.reason

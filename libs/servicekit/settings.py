@@ -9,6 +9,8 @@ A service declares one class; each field names its variable:
 A variable that is set to nothing counts as missing, as compose files and shells leave them.
 """
 
+import base64
+import binascii
 import os
 import sys
 from collections.abc import Mapping
@@ -17,6 +19,7 @@ from typing import Annotated, Literal, TextIO, TypeVar
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+KEY_BYTES = 32
 EXIT_CODE = 2  # of a process whose settings are wrong
 
 Port = Annotated[int, Field(ge=0, le=65535)]  # 0: any free one
@@ -43,9 +46,38 @@ def _database(url: SecretStr) -> SecretStr:
     return url
 
 
+def parse_secret_keys(text: str) -> tuple[tuple[str, bytes], ...]:
+    """`id:base64,id:base64`, newest first; each key 32 bytes.
+
+    Raises:
+        ValueError: says which key is wrong and why, without the key.
+    """
+    keys = []
+    for number, item in enumerate(text.split(","), start=1):
+        key_id, separator, encoded = item.strip().partition(":")
+        if not separator or not key_id:
+            raise ValueError(f"key {number} is not written as id:base64")
+        try:
+            key = base64.b64decode(encoded, validate=True)
+        except binascii.Error:
+            raise ValueError(f"key {key_id!r} is not base64") from None
+        if len(key) != KEY_BYTES:
+            raise ValueError(f"key {key_id!r} has {len(key)} bytes instead of {KEY_BYTES}")
+        keys.append((key_id, key))
+    if len({key_id for key_id, _ in keys}) != len(keys):
+        raise ValueError("two keys have the same id")
+    return tuple(keys)
+
+
+def _whole_keys(value: SecretStr) -> SecretStr:
+    parse_secret_keys(value.get_secret_value())
+    return value
+
+
 HttpUrl = Annotated[str, AfterValidator(_no_trailing_slash)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis)]  # may hold a password, as the next
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database)]
+SecretKeys = Annotated[SecretStr, AfterValidator(_whole_keys)]  # `parse_secret_keys` reads it
 
 
 class CommonSettings(BaseSettings):

@@ -2,7 +2,8 @@
 
 verification = connect(settings, metrics, audience="urn:rescind:orders", client_id="orders", client_secret=...)
 Service(..., background=[verification.guard.run], readiness=verification.readiness,
-        on_stop=[verification.aclose], interceptors=[verification.interceptor(rules)])
+        on_stopping=[verification.end_streams], on_stop=[verification.aclose],
+        interceptors=[verification.interceptor(rules)])
 """
 
 import math
@@ -28,6 +29,7 @@ from rescind import (
     Guard,
     GuardObserver,
     RemoteKeySet,
+    Reporter,
     RescindError,
     Staleness,
     Verifier,
@@ -105,6 +107,10 @@ class Verification:
             },
         )
 
+    def end_streams(self) -> None:
+        """Ends every live stream with SERVER_STOPPING, and lets none begin any more."""
+        self.guard.leases.stop()
+
     def interceptor(self, rules: Mapping[str, Rule], *, development: bool = False) -> grpc.aio.ServerInterceptor:
         """Lets an RPC pass by its rule. One without a rule is refused; health is for everyone."""
         public = _HEALTH + (_REFLECTION if development else ())
@@ -131,6 +137,7 @@ def connect(
         keys=(token_keys, log_keys),
         introspector=identity,
         observer=observer.guard,
+        reporter=Reporter(feed, audience, identity),
     )
     observer.watch(guard)
 
@@ -164,10 +171,17 @@ class _CountDecisions(GuardObserver):
         self._decisions = Counter(
             "rescind_verifications", "Access tokens judged, by outcome.", ("outcome",), registry=registry
         )
+        self._ends = Counter(
+            "rescind_lease_ends", "Live streams that ended, by what ended them.", ("reason",), registry=registry
+        )
 
     def decided(self, outcome: str) -> None:
         """`outcome` is one of the verifier's own words; no caller writes it."""
         self._decisions.labels(outcome).inc()
+
+    def ended(self, reason: str) -> None:
+        """`reason` is one of the verifier's own words, or what the issuer answered."""
+        self._ends.labels(reason).inc()
 
 
 class _CountRevocations(FeedObserver):
@@ -219,7 +233,8 @@ class _Knowledge(Collector):
             value=self._guard.verifier.stale_for(),
         )  # fmt: skip
         position = GaugeMetricFamily("rescind_position", "The last position applied.", value=knowledge.position)
-        return [held, state, stale_for, position]
+        leases = GaugeMetricFamily("rescind_leases", "Live streams now.", value=len(self._guard.leases))
+        return [held, state, stale_for, position, leases]
 
     def describe(self) -> Sequence[Metric]:
         """Nothing: so registering does not collect."""

@@ -11,7 +11,16 @@ from typing import Any
 import structlog
 from sqlalchemy import ColumnElement, Connection, Table, delete, exists, func, select
 
-from identity.storage import codes, grants, login_sessions, refresh_tokens, revocations, revoked_tokens
+from identity.storage import (
+    client_assertions,
+    codes,
+    grants,
+    login_sessions,
+    pushed_requests,
+    refresh_tokens,
+    revocations,
+    revoked_tokens,
+)
 from servicekit.database import Database
 from servicekit.errors import ServiceError
 
@@ -48,6 +57,8 @@ def _dead(now: int) -> list[tuple[Table, ColumnElement[bool]]]:
     return [
         (codes, codes.c.expires_at < now - DAY_MS),
         (revoked_tokens, revoked_tokens.c.dead_at < now),
+        (pushed_requests, pushed_requests.c.expires_at < now),
+        (client_assertions, client_assertions.c.expires_at < now),
         (revocations, revocations.c.dead_at < now - DAY_MS),
         (refresh_tokens, of_a_dead_grant),
         (grants, grant_over & no_refresh_left),

@@ -1,5 +1,6 @@
 """identity over gRPC: translates between contracts and use cases, and decides nothing."""
 
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,8 @@ from contracts.identity.v1 import (
     accounts_pb2_grpc,
     keys_pb2,
     keys_pb2_grpc,
+    my_account_pb2,
+    my_account_pb2_grpc,
     revocations_pb2,
     revocations_pb2_grpc,
     tokens_pb2,
@@ -19,7 +22,10 @@ from contracts.identity.v1 import (
 )
 from identity.authority import current_caller
 from identity.introspection import Introspector
+from identity.my_account_rpc import MyAccountApi
+from identity.receipts import NEXT_IN_MS, Receipts
 from identity.replay import Replay
+from identity.rpc_receipts import member_message, receipts_message, report_from, wait_of
 from identity.service import Accounts, Administration
 from rescind.errors import MalformedToken, TokenRefused, UntrustedToken
 from servicekit.database import Database
@@ -66,16 +72,23 @@ class Revocations(revocations_pb2_grpc.RevocationsServiceServicer):
 
     administration: Administration
     replay: Replay
+    receipts: Receipts
 
     async def Revoke(self, request: revocations_pb2.RevokeRequest, _context: Any) -> revocations_pb2.RevokeResponse:
-        """Takes back; answers after the commit and the attempt to push it."""
+        """Takes back; answers after the commit and the attempt to push it, or once everyone has applied it."""
         kind = request.WhichOneof("target")
         if kind is None:
             raise ServiceError(Kind.INVALID, "BAD_TARGET", "Say what is to be taken back.")
+        wait_for = wait_of(request)
         position = await self.administration.revoke(
-            kind, getattr(request, kind), cause=request.cause, soft=request.soft
+            kind, getattr(request, kind), cause=request.cause, soft=request.soft, by=current_caller().subject
         )
-        return revocations_pb2.RevokeResponse(log=position.log, position=position.pos, at=position.at)
+        response = revocations_pb2.RevokeResponse(log=position.log, position=position.pos, at=position.at)
+        if wait_for and position.pos:
+            with contextlib.suppress(ServiceError):  # it is revoked, whoever cannot be asked who knows
+                covered = await self.receipts.applied_everywhere(position.log, position.pos, within=wait_for)
+                response.receipts.CopyFrom(receipts_message(covered))
+        return response
 
     async def Replay(
         self, request: revocations_pb2.ReplayRequest, _context: Any
@@ -87,13 +100,28 @@ class Revocations(revocations_pb2_grpc.RevocationsServiceServicer):
             yield revocations_pb2.ReplayResponse(message=message)
 
     async def GetStatus(
-        self, _request: revocations_pb2.GetStatusRequest, _context: Any
+        self, request: revocations_pb2.GetStatusRequest, _context: Any
     ) -> revocations_pb2.GetStatusResponse:
-        """Where the log stands in SQL."""
+        """Where the log stands in SQL, and how far everyone who verifies is."""
+        if request.position < 0:
+            raise ServiceError(Kind.INVALID, "BAD_POSITION", "Positions begin at 1.")
         snapshot = await self.replay.snapshot()
-        return revocations_pb2.GetStatusResponse(
-            log=snapshot.log, head=snapshot.head, floor=snapshot.floor, kids=sorted(snapshot.kids)
+        response = revocations_pb2.GetStatusResponse(
+            log=snapshot.log,
+            head=snapshot.head,
+            floor=snapshot.floor,
+            kids=sorted(snapshot.kids),
+            verifiers=[member_message(member) for member in await self.receipts.members()],
         )
+        if request.position:
+            covered = await self.receipts.coverage(snapshot.log, request.position)
+            response.receipts.CopyFrom(receipts_message(covered))
+        return response
+
+    async def Report(self, request: revocations_pb2.ReportRequest, _context: Any) -> revocations_pb2.ReportResponse:
+        """Takes a verifier's word on what it has applied."""
+        await self.receipts.report(report_from(request, current_caller().client_id))
+        return revocations_pb2.ReportResponse(next_in_ms=NEXT_IN_MS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +130,30 @@ class AccountsApi(accounts_pb2_grpc.AccountsServiceServicer):
 
     accounts: Accounts
 
+    async def GetContact(self, request: accounts_pb2.GetContactRequest, _context: Any) -> accounts_pb2.Contact:
+        """Where a person can be reached."""
+        contact = await self.accounts.contact(request.subject)
+        return accounts_pb2.Contact(
+            subject=contact.user_id, email=contact.email, name=contact.name, disabled=contact.disabled
+        )
+
+    async def SetRoles(self, request: accounts_pb2.SetRolesRequest, _context: Any) -> accounts_pb2.SetRolesResponse:
+        """Replaces the roles; what was stamped before is stale."""
+        position = await self.accounts.change_roles(request.subject, sorted(set(request.roles)))
+        return accounts_pb2.SetRolesResponse(log=position.log, position=position.pos)
+
     async def DisableAccount(
         self, request: accounts_pb2.DisableAccountRequest, _context: Any
     ) -> accounts_pb2.DisableAccountResponse:
         """Ends everything the person holds."""
-        position = await self.accounts.disable_account(request.subject)
+        position = await self.accounts.disable_account(request.subject, by=current_caller().subject)
         return accounts_pb2.DisableAccountResponse(log=position.log, position=position.pos)
 
     async def EnableAccount(
         self, request: accounts_pb2.EnableAccountRequest, _context: Any
     ) -> accounts_pb2.EnableAccountResponse:
         """Lets the person sign in again."""
-        await self.accounts.enable_account(request.subject)
+        await self.accounts.enable_account(request.subject, by=current_caller().subject)
         return accounts_pb2.EnableAccountResponse()
 
     async def DisableClient(
@@ -150,12 +190,18 @@ class Keys(keys_pb2_grpc.KeysServiceServicer):
 
 
 def register(
-    server: grpc.aio.Server, tokens: Tokens, revocations: Revocations, accounts: AccountsApi, keys: Keys
+    server: grpc.aio.Server,
+    tokens: Tokens,
+    revocations: Revocations,
+    accounts: AccountsApi,
+    keys: Keys,
+    my_account: MyAccountApi,
 ) -> Sequence[str]:
-    """Adds the four services; their full names."""
+    """Adds the five services; their full names."""
     tokens_pb2_grpc.add_TokensServiceServicer_to_server(tokens, server)
     revocations_pb2_grpc.add_RevocationsServiceServicer_to_server(revocations, server)
     accounts_pb2_grpc.add_AccountsServiceServicer_to_server(accounts, server)
     keys_pb2_grpc.add_KeysServiceServicer_to_server(keys, server)
-    modules = (tokens_pb2, revocations_pb2, accounts_pb2, keys_pb2)
+    my_account_pb2_grpc.add_MyAccountServiceServicer_to_server(my_account, server)
+    modules = (tokens_pb2, revocations_pb2, accounts_pb2, keys_pb2, my_account_pb2)
     return [service.full_name for module in modules for service in module.DESCRIPTOR.services_by_name.values()]

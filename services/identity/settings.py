@@ -1,41 +1,15 @@
 """Everything identity reads from its environment, with its defaults. Nothing else reads the environment."""
 
-import base64
-import binascii
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field
 
-from servicekit.settings import CommonSettings, DatabaseUrl, HttpUrl, Port, RedisUrl
-
-_KEY_BYTES = 32
-
-
-def parse_secret_keys(text: str) -> tuple[tuple[str, bytes], ...]:
-    """`id:base64,id:base64`, newest first; each key 32 bytes.
-
-    Raises:
-        ValueError: says which key is wrong and why, without the key.
-    """
-    keys = []
-    for number, item in enumerate(text.split(","), start=1):
-        key_id, separator, encoded = item.strip().partition(":")
-        if not separator or not key_id:
-            raise ValueError(f"key {number} is not written as id:base64")
-        try:
-            key = base64.b64decode(encoded, validate=True)
-        except binascii.Error:
-            raise ValueError(f"key {key_id!r} is not base64") from None
-        if len(key) != _KEY_BYTES:
-            raise ValueError(f"key {key_id!r} has {len(key)} bytes instead of {_KEY_BYTES}")
-        keys.append((key_id, key))
-    if len({key_id for key_id, _ in keys}) != len(keys):
-        raise ValueError("two keys have the same id")
-    return tuple(keys)
+from identity.visitor import parse_networks
+from servicekit.settings import CommonSettings, DatabaseUrl, HttpUrl, Port, RedisUrl, SecretKeys
 
 
-def _whole_keys(value: SecretStr) -> SecretStr:
-    parse_secret_keys(value.get_secret_value())
+def _networks(value: str) -> str:
+    parse_networks(value)
     return value
 
 
@@ -48,7 +22,7 @@ class Settings(CommonSettings):
     database_url: Annotated[DatabaseUrl, Field(validation_alias="IDENTITY_DATABASE_URL")]
     # `id:base64,...` of 32 bytes each, newest first: put a new one in front to rotate. Seals private keys, derives
     # refresh successors, signs forms.
-    secret_keys: Annotated[SecretStr, AfterValidator(_whole_keys), Field(validation_alias="IDENTITY_SECRET_KEYS")]
+    secret_keys: Annotated[SecretKeys, Field(validation_alias="IDENTITY_SECRET_KEYS")]
 
     http_host: Annotated[str, Field(validation_alias="IDENTITY_HTTP_HOST")] = "127.0.0.1"
     http_port: Annotated[Port, Field(validation_alias="IDENTITY_HTTP_PORT")] = 8001
@@ -68,3 +42,9 @@ class Settings(CommonSettings):
     spare_age: Annotated[int, Field(ge=0, validation_alias="IDENTITY_SPARE_AGE")] = 30
     # Over this many milliseconds an acknowledgement no longer waits for Redis; the next tick publishes then.
     publish_wait_ms: Annotated[int, Field(ge=0, le=5000, validation_alias="IDENTITY_PUBLISH_WAIT_MS")] = 250
+    # The networks of our own proxies, "10.0.0.0/8, fd00::/8": what these say in X-Forwarded-For is believed, and
+    # nobody else's. It is used to tell people where they are signed in; no decision rests on it.
+    trusted_proxies: Annotated[str, AfterValidator(_networks), Field(validation_alias="IDENTITY_TRUSTED_PROXIES")] = ""
+    # Hosts of our own network, "session, billing", that logout tokens may be sent to over plain http. Loopback may
+    # always, everything else needs https.
+    backchannel_http_hosts: Annotated[str, Field(validation_alias="IDENTITY_BACKCHANNEL_HTTP_HOSTS")] = ""

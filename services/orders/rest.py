@@ -1,88 +1,136 @@
 """Orders over HTTP."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Request
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Depends, Header, Request, Response
 
-from orders.domain import Item, Order
+from orders.backoffice import BackOffice
+from orders.bodies import (
+    CreateOrderBody,
+    OrderBody,
+    PageBody,
+    ProductBody,
+    ProductPageBody,
+    PutProductBody,
+    ShipOrderBody,
+    order_body,
+    product_body,
+    product_of,
+)
+from orders.domain import Item, Order, Status
+from orders.etags import IF_MATCH, IfMatch, IfNoneMatch
+from orders.paging import Page, invalid
 from orders.service import Orders, caller_of
 from rescind import Principal
 from servicekit.errors import Kind, ServiceError
 from servicekit.http import StrictRoute, only_query
 
 Authenticated = Callable[..., Any]  # a dependency that yields the Principal, or refuses
+_no_query = Depends(only_query())
+_paged = Depends(only_query("page_size", "page_token"))
 
 
-class _Strict(BaseModel):
-    """Refuses members that nobody declared, so no request can set what is not the caller's to set."""
+@dataclass(frozen=True, slots=True)
+class Entrances:
+    """Who may read, write and administrate, and how stale an answer about that may be."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class ItemBody(_Strict):
-    """How many of what: 1 to 1000 of 1 to 64 characters. The domain checks the ranges, for both wires alike."""
-
-    sku: str
-    quantity: int
+    reader: Authenticated
+    writer: Authenticated
+    admin: Authenticated
 
 
-class CreateOrderBody(_Strict):
-    """1 to 100 items."""
-
-    items: list[ItemBody]
-
-
-class OrderBody(BaseModel):
-    """An order as it is shown."""
-
-    id: str
-    owner: str
-    status: str
-    items: list[ItemBody]
-    created_at: str = Field(description="RFC 3339, UTC")
-    updated_at: str = Field(description="RFC 3339, UTC")
+def router(orders: Orders, backoffice: BackOffice, entrances: Entrances) -> APIRouter:
+    """Every route. The token is judged before anything else of a request is."""
+    routes = APIRouter(prefix="/v1", route_class=StrictRoute)
+    _own_orders(routes, orders, Depends(entrances.reader), Depends(entrances.writer))
+    _any_orders(routes, backoffice, Depends(entrances.admin))
+    _products(routes, orders, backoffice, Depends(entrances.reader), Depends(entrances.admin))
+    return routes
 
 
-class PageBody(BaseModel):
-    """Some of the caller's orders, newest first."""
-
-    orders: list[OrderBody]
-    next_page_token: str = Field(description="Empty on the last page")
-
-
-def router(orders: Orders, *, reader: Authenticated, writer: Authenticated) -> APIRouter:
-    """The routes. `reader` and `writer` say who may read and write, and how stale an answer about that may be."""
-    routes = APIRouter(prefix="/v1/orders", tags=["orders"], route_class=StrictRoute)
-    # The token is judged before anything else of the request is.
-    may_read, may_write = Depends(reader), Depends(writer)
-    no_query = Depends(only_query())
-
-    @routes.post("", status_code=201, dependencies=[may_write, no_query])
+def _own_orders(routes: APIRouter, orders: Orders, may_read: Any, may_write: Any) -> None:
+    @routes.post("/orders", tags=["orders"], status_code=201, dependencies=[may_write, _no_query])
     async def create(
         principal: Annotated[Principal, may_write],
         body: CreateOrderBody,
         key: Annotated[str, Depends(_idempotency_key)],
+        response: Response,
     ) -> OrderBody:
         items = [Item(item.sku, item.quantity) for item in body.items]
-        return _shown(await orders.place(caller_of(principal), items, key))
+        return _shown(await orders.place(caller_of(principal), items, key), response)
 
-    @routes.get("", dependencies=[may_read, Depends(only_query("page_size", "page_token"))])
+    @routes.get("/orders", tags=["orders"], dependencies=[may_read, _paged])
     async def list_own(principal: Annotated[Principal, may_read], page_size: int = 0, page_token: str = "") -> PageBody:
-        page = await orders.list_own(caller_of(principal), page_size, page_token)
-        return PageBody(orders=[_shown(order) for order in page.orders], next_page_token=page.next_page_token)
+        return _page(await orders.list_own(caller_of(principal), page_size, page_token))
 
-    @routes.get("/{order_id}", dependencies=[may_read, no_query])
-    async def get(principal: Annotated[Principal, may_read], order_id: str) -> OrderBody:
-        return _shown(await orders.get(caller_of(principal), order_id))
+    @routes.get("/orders/{order_id}", tags=["orders"], dependencies=[may_read, _no_query], response_model=OrderBody)
+    async def get(
+        principal: Annotated[Principal, may_read], order_id: str, held: IfNoneMatch, response: Response
+    ) -> OrderBody | Response:
+        order = await orders.get(caller_of(principal), order_id)
+        if order.etag in held:
+            return Response(status_code=304, headers={"etag": order.etag})
+        return _shown(order, response)
 
-    @routes.post("/{order_id}/cancel", dependencies=[may_write, no_query])
-    async def cancel(principal: Annotated[Principal, may_write], order_id: str) -> OrderBody:
-        return _shown(await orders.cancel(caller_of(principal), order_id))
+    @routes.post(
+        "/orders/{order_id}/cancel", tags=["orders"], dependencies=[may_write, _no_query], openapi_extra=IF_MATCH
+    )
+    async def cancel(
+        principal: Annotated[Principal, may_write], order_id: str, etags: IfMatch, response: Response
+    ) -> OrderBody:
+        return _shown(await orders.cancel(caller_of(principal), order_id, etags), response)
 
-    return routes
+
+def _any_orders(routes: APIRouter, backoffice: BackOffice, may: Any) -> None:
+    @routes.get(
+        "/admin/orders",
+        tags=["back office"],
+        dependencies=[may, Depends(only_query("page_size", "page_token", "status"))],
+    )
+    async def list_all(page_size: int = 0, page_token: str = "", status: str = "") -> PageBody:
+        return _page(await backoffice.list_all(page_size, page_token, _statuses(status)))
+
+    options: dict[str, Any] = {"tags": ["back office"], "dependencies": [may, _no_query], "openapi_extra": IF_MATCH}
+
+    @routes.post("/orders/{order_id}/confirm", **options)
+    async def confirm(
+        principal: Annotated[Principal, may], order_id: str, etags: IfMatch, response: Response
+    ) -> OrderBody:
+        return _shown(await backoffice.confirm(caller_of(principal), order_id, etags), response)
+
+    @routes.post("/orders/{order_id}/ship", **options)
+    async def ship(
+        principal: Annotated[Principal, may],
+        order_id: str,
+        etags: IfMatch,
+        response: Response,
+        body: ShipOrderBody | None = None,
+    ) -> OrderBody:
+        number = "" if body is None else body.tracking_number
+        return _shown(await backoffice.ship(caller_of(principal), order_id, number, etags), response)
+
+    @routes.post("/orders/{order_id}/deliver", **options)
+    async def deliver(
+        principal: Annotated[Principal, may], order_id: str, etags: IfMatch, response: Response
+    ) -> OrderBody:
+        return _shown(await backoffice.deliver(caller_of(principal), order_id, etags), response)
+
+
+def _products(routes: APIRouter, orders: Orders, backoffice: BackOffice, may_read: Any, may: Any) -> None:
+    @routes.get("/products", tags=["catalogue"], dependencies=[may_read, _paged])
+    async def list_products(page_size: int = 0, page_token: str = "") -> ProductPageBody:
+        page = await orders.list_products(page_size, page_token)
+        products = [product_body(product) for product in page.items]
+        return ProductPageBody(products=products, next_page_token=page.next_page_token)
+
+    @routes.put("/products/{sku}", tags=["catalogue"], dependencies=[may, _no_query], openapi_extra=IF_MATCH)
+    async def put_product(sku: str, body: PutProductBody, etags: IfMatch, response: Response) -> ProductBody:
+        product, is_new = await backoffice.put_product(product_of(sku, body), etags)
+        response.status_code = 201 if is_new else 200
+        response.headers["etag"] = product.etag
+        return product_body(product)
 
 
 def _idempotency_key(
@@ -95,17 +143,19 @@ def _idempotency_key(
     return idempotency_key
 
 
-def _shown(order: Order) -> OrderBody:
-    return OrderBody(
-        id=order.id,
-        owner=order.owner,
-        status=order.status.value,
-        items=[ItemBody(sku=item.sku, quantity=item.quantity) for item in order.items],
-        created_at=_rfc3339(order.created_at),
-        updated_at=_rfc3339(order.updated_at),
-    )
+def _statuses(text: str) -> list[Status]:
+    """`placed,confirmed`."""
+    try:
+        return [Status(word) for word in text.split(",")] if text else []
+    except ValueError:
+        words = ", ".join(status.value for status in Status)
+        raise invalid({"status": f"must be some of {words}, with commas between"}) from None
 
 
-def _rfc3339(milliseconds: int) -> str:
-    moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
+def _shown(order: Order, response: Response) -> OrderBody:
+    response.headers["etag"] = order.etag
+    return order_body(order)
+
+
+def _page(page: Page[Order]) -> PageBody:
+    return PageBody(orders=[order_body(order) for order in page.items], next_page_token=page.next_page_token)

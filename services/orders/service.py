@@ -1,36 +1,48 @@
-"""The four things that can be done with orders. REST and gRPC say the same, because both end here."""
+"""What people can do with orders. REST and gRPC say the same, because both end here."""
 
 import base64
-import binascii
-import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
+from eventlog import Outbox
 from orders import storage
 from orders.domain import (
     InvalidOrder,
     Item,
-    NotCancellable,
+    Line,
+    NotPossible,
     Order,
     OrderId,
+    OutOfStock,
     Owner,
+    Product,
     Status,
+    UnknownSku,
     checked,
     checked_key,
     fingerprint,
     is_order_id,
+    put_back,
+    reserve,
 )
+from orders.events import tell
+from orders.paging import Page, checked_size, invalid, orders_before, page_of, products_after
 from rescind import Principal
 from servicekit.database import Database
 from servicekit.errors import Kind, ServiceError
 
 ADMIN = "orders:admin"  # the scope
-DEFAULT_PAGE = 20
-LARGEST_PAGE = 100
-_CURSOR = re.compile(r"1\.(0|[1-9][0-9]{0,15})\.(ord_[A-Za-z0-9_-]{22})")
+ANY_ETAG: Collection[str] = ()  # the caller does not mind what changed since they looked
+Changed = Callable[[Order], None]  # told of an order that was changed, after the commit, in the event loop
+_REASONS = {
+    Status.CONFIRMED: "ORDER_NOT_CONFIRMABLE",
+    Status.SHIPPED: "ORDER_NOT_SHIPPABLE",
+    Status.DELIVERED: "ORDER_NOT_DELIVERABLE",
+    Status.CANCELLED: "ORDER_NOT_CANCELLABLE",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,31 +59,34 @@ def caller_of(principal: Principal) -> Caller:
     return Caller(Owner(principal.subject), principal.is_user, ADMIN in principal.scopes)
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Some orders, newest first; `next_page_token` is empty on the last page."""
-
-    orders: tuple[Order, ...]
-    next_page_token: str
-
-
 def new_order_id() -> OrderId:
     """128 random bits: nobody guesses another order's id, though guessing it would not help."""
     return OrderId("ord_" + base64.urlsafe_b64encode(secrets.token_bytes(16)).rstrip(b"=").decode())
 
 
 class Orders:
-    """The use cases. Each is one transaction."""
+    """The use cases. Each is one transaction, and each change tells one event in it."""
 
-    def __init__(self, database: Database, *, new_id: Callable[[], OrderId] = new_order_id) -> None:
+    def __init__(
+        self,
+        database: Database,
+        outbox: Outbox,
+        *,
+        changed: Changed = lambda _order: None,
+        new_id: Callable[[], OrderId] = new_order_id,
+    ) -> None:
         self._database = database
+        self._outbox = outbox
+        self._changed = changed
         self._new_id = new_id
 
     async def place(self, caller: Caller, items: Sequence[Item], key: str = "") -> Order:
-        """Places an order. With a `key` the same call may be repeated: it is placed once, the answer is the same.
+        """Places an order and sets its stock aside. With a `key` the same call may be repeated: the order is placed
+        once, the answer is the same.
 
         Raises:
-            ServiceError: VALIDATION_FAILED, PERSON_REQUIRED, IDEMPOTENCY_KEY_REUSED (for another order).
+            ServiceError: VALIDATION_FAILED, PERSON_REQUIRED, UNKNOWN_SKU, OUT_OF_STOCK, IDEMPOTENCY_KEY_REUSED (for
+                another order).
         """
         if not caller.is_person:
             raise ServiceError(Kind.FORBIDDEN, "PERSON_REQUIRED", "An order belongs to a person; a client has none.")
@@ -79,22 +94,27 @@ class Orders:
             wanted = checked(items)
             key = checked_key(key) if key else ""
         except InvalidOrder as error:
-            raise _invalid(error.fields) from error
+            raise invalid(error.fields) from error
         asked_for = fingerprint(wanted)
 
-        def work(tx: Connection) -> Order:
+        def work(tx: Connection) -> tuple[Order, bool]:
+            shelf = storage.shelf(tx, (item.sku for item in wanted))
+            # Looked up behind the shelf's lock: whoever sends the same again waits there for the first to commit.
+            if key and (earlier := _placed_before(tx, caller.subject, key, asked_for)):
+                return earlier, False
+            lines, left = _reserved(wanted, shelf)
             now = self._database.now(tx)
-            order = Order(self._new_id(), caller.subject, Status.PLACED, wanted, created_at=now, updated_at=now)
-            if storage.add(tx, order, key or None, asked_for):
-                return order
-            earlier, earlier_asked_for = storage.by_key(tx, caller.subject, key)
-            if earlier_asked_for != asked_for:
-                raise ServiceError(
-                    Kind.UNPROCESSABLE, "IDEMPOTENCY_KEY_REUSED", "This key was used before, for another order."
-                )
-            return earlier.as_placed()
+            order = Order(self._new_id(), caller.subject, Status.PLACED, lines, created_at=now, updated_at=now)
+            if not storage.add(tx, order, key or None, asked_for):  # the same key, for other things, a moment before
+                raise _key_reused()
+            storage.restock(tx, left)
+            tell(self._outbox, tx, order, caller.subject)
+            return order, True
 
-        return await self._database.run(work)
+        order, is_new = await self._database.run(work)
+        if is_new:
+            self._changed(order)
+        return order
 
     async def get(self, caller: Caller, order_id: str) -> Order:
         """One order.
@@ -105,38 +125,68 @@ class Orders:
         """
         return await self._database.read(lambda tx: _visible(tx, caller, order_id))
 
-    async def list_own(self, caller: Caller, page_size: int = 0, page_token: str = "") -> Page:
+    async def list_own(self, caller: Caller, page_size: int = 0, page_token: str = "") -> Page[Order]:
         """The caller's own orders, newest first. Orders placed meanwhile shift nothing: a page goes on where the last
         one ended.
 
         Raises:
             ServiceError: BAD_PAGE_TOKEN, VALIDATION_FAILED.
         """
-        if not 0 <= page_size <= LARGEST_PAGE:
-            raise _invalid({"page_size": f"must be 1 to {LARGEST_PAGE}"})
-        size = page_size or DEFAULT_PAGE
-        before = _read_cursor(page_token) if page_token else None
-        found = await self._database.read(lambda tx: storage.newest(tx, caller.subject, size + 1, before))
-        page = tuple(found[:size])
-        return Page(page, _cursor(page[-1]) if len(found) > size else "")
+        size, before = checked_size(page_size), orders_before(page_token)
+        return page_of(await self._database.read(lambda tx: storage.newest(tx, caller.subject, size + 1, before)), size)
 
-    async def cancel(self, caller: Caller, order_id: str) -> Order:
-        """Cancels an order, once.
+    async def list_products(self, page_size: int = 0, page_token: str = "") -> Page[Product]:
+        """What can be ordered, by sku.
 
         Raises:
-            ServiceError: ORDER_NOT_FOUND, ORDER_NOT_CANCELLABLE (it is cancelled already; nothing was changed).
+            ServiceError: BAD_PAGE_TOKEN, VALIDATION_FAILED.
+        """
+        size, after = checked_size(page_size), products_after(page_token)
+        return page_of(await self._database.read(lambda tx: storage.catalogue(tx, size + 1, after)), size)
+
+    async def cancel(self, caller: Caller, order_id: str, etags: Collection[str] = ANY_ETAG) -> Order:
+        """Cancels an order, once, if it is still as one of `etags` says; its stock is free again.
+
+        Raises:
+            ServiceError: ORDER_NOT_FOUND, ETAG_MISMATCH, ORDER_NOT_CANCELLABLE; nothing was changed.
+        """
+        return await self.advance(caller, order_id, Status.CANCELLED, etags)
+
+    async def advance(
+        self, caller: Caller, order_id: str, status: Status, etags: Collection[str], *, tracking_number: str = ""
+    ) -> Order:
+        """Brings an order into its next state, if it is still as one of `etags` says. Of many at once, one does.
+
+        Raises:
+            ServiceError: ORDER_NOT_FOUND, ETAG_MISMATCH, or ORDER_NOT_... by `status`; nothing was changed.
         """
 
         def work(tx: Connection) -> Order:
             order = _visible(tx, caller, order_id, lock=True)
+            check_etag(order.etag, etags)
             try:
-                cancelled = order.cancelled(self._database.now(tx))
-            except NotCancellable as error:
-                raise ServiceError(Kind.CONFLICT, "ORDER_NOT_CANCELLABLE", "The order is cancelled already.") from error
-            storage.change(tx, cancelled)
-            return cancelled
+                changed = order.become(status, self._database.now(tx), tracking_number=tracking_number)
+            except NotPossible as error:
+                raise ServiceError(Kind.CONFLICT, _REASONS[status], f"The order is {error.status.value}.") from error
+            if status is Status.CANCELLED:
+                storage.restock(tx, put_back(order.lines, storage.shelf(tx, (line.sku for line in order.lines))))
+            storage.change(tx, changed)
+            tell(self._outbox, tx, changed, caller.subject)
+            return changed
 
-        return await self._database.run(work)
+        order = await self._database.run(work)
+        self._changed(order)
+        return order
+
+
+def check_etag(etag: str, etags: Collection[str]) -> None:
+    """Passes when `etags` is ANY_ETAG or holds `etag` (RFC 9110 section 13.1.1: strong comparison).
+
+    Raises:
+        ServiceError: ETAG_MISMATCH.
+    """
+    if etags and etag not in etags:
+        raise ServiceError(Kind.PRECONDITION, "ETAG_MISMATCH", "It has changed since you looked. Look again.")
 
 
 def _visible(tx: Connection, caller: Caller, order_id: str, *, lock: bool = False) -> Order:
@@ -146,26 +196,27 @@ def _visible(tx: Connection, caller: Caller, order_id: str, *, lock: bool = Fals
     return order
 
 
-def _invalid(fields: dict[str, str]) -> ServiceError:
-    return ServiceError(
-        Kind.INVALID, "VALIDATION_FAILED", "The request does not have the shape it must have.", fields=fields
-    )
+def _placed_before(tx: Connection, owner: Owner, key: str, asked_for: str) -> Order | None:
+    found = storage.by_key(tx, owner, key)
+    if found is None:
+        return None
+    earlier, earlier_asked_for = found
+    if earlier_asked_for != asked_for:
+        raise _key_reused()
+    return earlier.as_placed()
 
 
-def _cursor(order: Order) -> str:
-    """Where a page ended. Not secret and not signed: whose orders are listed comes from the caller's token alone."""
-    return base64.urlsafe_b64encode(f"1.{order.created_at}.{order.id}".encode()).rstrip(b"=").decode()
-
-
-def _read_cursor(page_token: str) -> tuple[int, OrderId]:
+def _reserved(wanted: Sequence[Item], shelf: dict[str, Product]) -> tuple[tuple[Line, ...], tuple[Product, ...]]:
     try:
-        text = base64.b64decode(page_token + "=" * (-len(page_token) % 4), altchars=b"-_", validate=True).decode(
-            "ascii"
-        )
-    except (binascii.Error, ValueError):
-        text = ""
-    found = _CURSOR.fullmatch(text)
-    # Written back and compared: of all the spellings that decode to the same, only ours is accepted.
-    if found is None or base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode() != page_token:
-        raise ServiceError(Kind.INVALID, "BAD_PAGE_TOKEN", "Use next_page_token of the page before, unchanged.")
-    return int(found[1]), OrderId(found[2])
+        return reserve(wanted, shelf)
+    except UnknownSku as error:
+        raise invalid(error.fields, "UNKNOWN_SKU") from error
+    except OutOfStock as error:
+        detail = f"There is not enough: {'; '.join(error.fields.values())}."
+        raise ServiceError(Kind.CONFLICT, "OUT_OF_STOCK", detail, fields=error.fields) from error
+    except InvalidOrder as error:
+        raise invalid(error.fields) from error
+
+
+def _key_reused() -> ServiceError:
+    return ServiceError(Kind.UNPROCESSABLE, "IDEMPOTENCY_KEY_REUSED", "This key was used before, for another order.")

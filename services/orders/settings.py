@@ -4,17 +4,22 @@ from typing import Annotated
 
 from pydantic import Field, SecretStr
 
-from rescind import BOUNDED
-from servicekit.settings import DatabaseUrl, Port
+from rescind import BOUNDED, STRICT
+from servicekit.settings import CommonSettings, DatabaseUrl, Port
 from servicekit.verification import StalenessSetting, VerifierSettings
 
 
-class Settings(VerifierSettings):
+class DatabaseSettings(CommonSettings):
+    """What a command needs."""
+
+    database_url: Annotated[DatabaseUrl, Field(validation_alias="ORDERS_DATABASE_URL")]
+
+
+class Settings(VerifierSettings, DatabaseSettings):
     """Staleness is `strict`, `best_effort`, or how many seconds after it was last fresh this service goes on accepting
     when identity does not answer.
     """
 
-    database_url: Annotated[DatabaseUrl, Field(validation_alias="ORDERS_DATABASE_URL")]
     # Of the client "orders": to ask identity for a replay, and about a token when not fresh.
     client_secret: Annotated[SecretStr, Field(validation_alias="ORDERS_CLIENT_SECRET")]
 
@@ -29,3 +34,5 @@ class Settings(VerifierSettings):
     # could see before, a wrongly accepted write stays.
     read_staleness: Annotated[StalenessSetting, Field(validation_alias="ORDERS_READ_STALENESS")] = BOUNDED(900)
     write_staleness: Annotated[StalenessSetting, Field(validation_alias="ORDERS_WRITE_STALENESS")] = BOUNDED(60)
+    # Nothing an administrator does is urgent enough to be done by one who may have been dismissed.
+    admin_staleness: Annotated[StalenessSetting, Field(validation_alias="ORDERS_ADMIN_STALENESS")] = STRICT

@@ -5,9 +5,14 @@ import pkgutil
 
 import contracts
 import identity.authority
+import notifications.rpc
 import orders.rpc
 
-RULES = {"contracts.identity.v1": identity.authority.RULES, "contracts.orders.v1": orders.rpc.SCOPES}
+RULES = {
+    "contracts.identity.v1": identity.authority.RULES,
+    "contracts.notifications.v1": notifications.rpc.SCOPES,
+    "contracts.orders.v1": orders.rpc.SCOPES,
+}
 
 
 def declared() -> dict[str, set[str]]:
@@ -29,5 +34,5 @@ def test_every_rpc_has_a_rule_and_every_rule_an_rpc() -> None:
 def test_every_rule_asks_for_something() -> None:
     for method, rule in identity.authority.RULES.items():
         assert rule.scopes or rule.permissions, method
-    for method, scopes in orders.rpc.SCOPES.items():
+    for method, scopes in {**orders.rpc.SCOPES, **notifications.rpc.SCOPES}.items():
         assert scopes, method

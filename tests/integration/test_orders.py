@@ -12,7 +12,7 @@ from orders.app import AUDIENCE
 from rescind.messages import Entry
 from support.orders_wires import BOTH, OrdersUnderTest, Refused, Wire, orders_under_test
 
-ITEMS = [("book-1", 2), ("pen.blue", 1)]
+ITEMS = [("teapot", 2), ("tea.sencha", 1)]
 
 
 @pytest.fixture
@@ -24,6 +24,10 @@ async def world(database_url: str) -> AsyncIterator[OrdersUnderTest]:
 @pytest.fixture(params=["http", "grpc"])
 def wire(request: pytest.FixtureRequest, world: OrdersUnderTest) -> Wire:
     return world.wire(request.param)
+
+
+def _eur(minor_units: int) -> dict[str, Any]:
+    return {"minor_units": minor_units, "currency": "EUR"}
 
 
 async def _refusal(call: Any) -> Refused:
@@ -42,12 +46,18 @@ async def test_an_order_is_placed_seen_and_cancelled(world: OrdersUnderTest, wir
     order = await wire.create(alice, ITEMS)
     assert re.fullmatch(r"ord_[A-Za-z0-9_-]{22}", order["id"])
     assert (order["owner"], order["status"]) == ("usr_alice", "placed")
-    assert order["items"] == [{"sku": "book-1", "quantity": 2}, {"sku": "pen.blue", "quantity": 1}]
+    assert order["items"] == [
+        {"sku": "teapot", "quantity": 2, "name": "Teapot, cast iron, 0.8 l", "unit_price": _eur(5900)},
+        {"sku": "tea.sencha", "quantity": 1, "name": "Sencha from Uji, 100 g", "unit_price": _eur(1480)},
+    ]
+    assert (order["total"], order["tracking_number"]) == (_eur(2 * 5900 + 1480), "")
     assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", order["created_at"])
     assert order["updated_at"] == order["created_at"]
     assert await wire.get(alice, order["id"]) == order
     cancelled = await wire.cancel(alice, order["id"])
-    assert cancelled == order | {"status": "cancelled", "updated_at": cancelled["updated_at"]}
+    changed = {name: cancelled[name] for name in ("updated_at", "etag")}
+    assert cancelled == order | {"status": "cancelled"} | changed
+    assert cancelled["etag"] != order["etag"]
     assert await wire.get(alice, order["id"]) == cancelled
 
 
@@ -214,7 +224,7 @@ async def test_twenty_at_once_with_one_key_place_one_order(world: OrdersUnderTes
 @pytest.mark.requirement(83)
 async def test_of_twenty_different_orders_with_one_key_one_is_placed(world: OrdersUnderTest, wire: Wire) -> None:
     alice = world.token()
-    calls = [wire.create(alice, [("book", quantity)], "same") for quantity in range(1, 21)]
+    calls = [wire.create(alice, [("cup", quantity)], "same") for quantity in range(1, 21)]
     results = await asyncio.gather(*calls, return_exceptions=True)
     placed = [result for result in results if isinstance(result, dict)]
     assert (await wire.list_own(alice))["orders"] == placed
@@ -248,14 +258,14 @@ async def test_a_key_that_cannot_be_is_refused(world: OrdersUnderTest, wire: Wir
 
 async def test_pages_hold_every_order_once_while_others_are_placed(world: OrdersUnderTest, wire: Wire) -> None:
     alice = world.token()
-    placed = [(await wire.create(alice, [("n", number)]))["id"] for number in range(1, 8)]
+    placed = [(await wire.create(alice, [("cup", number)]))["id"] for number in range(1, 8)]
     await wire.create(world.token("usr_bob"), ITEMS)
     seen: list[str] = []
     page_token = ""
     while True:
         page = await wire.list_own(alice, 3, page_token)
         seen += [order["id"] for order in page["orders"]]
-        await wire.create(alice, [("meanwhile", 1)])
+        await wire.create(alice, [("tea.assam", 1)])
         page_token = page["next_page_token"]
         if not page_token:
             break
@@ -266,7 +276,7 @@ async def test_pages_hold_every_order_once_while_others_are_placed(world: Orders
 
 async def test_orders_of_one_millisecond_are_paged_without_loss(world: OrdersUnderTest, wire: Wire) -> None:
     alice = world.token()
-    orders = await asyncio.gather(*(wire.create(alice, [("n", number + 1)]) for number in range(25)))
+    orders = await asyncio.gather(*(wire.create(alice, [("cup", number + 1)]) for number in range(25)))
     first = await wire.list_own(alice)
     assert len(first["orders"]) == 20
     rest = await wire.list_own(alice, 0, first["next_page_token"])
@@ -290,7 +300,7 @@ async def test_a_page_token_of_somebodys_own_making_is_refused(
 async def test_a_page_token_has_one_spelling_and_opens_only_ones_own(world: OrdersUnderTest, wire: Wire) -> None:
     alice, bob = world.token("usr_alice"), world.token("usr_bob")
     for number in range(3):
-        await wire.create(alice, [("n", number + 1)])
+        await wire.create(alice, [("cup", number + 1)])
     page_token = (await wire.list_own(alice, 1))["next_page_token"]
     assert (await wire.list_own(bob, 1, page_token))["orders"] == []
     for spelling in (page_token + "=", page_token + "\n", page_token[:-1], page_token + "A", " " + page_token):

@@ -13,6 +13,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from devstack.seeds import CATALOGUE as CATALOGUE_OF_DEVSTACK
+from support.orders_wires import CATALOGUE
+
 NOWHERE = "127.0.0.1:1"  # nobody listens there
 
 
@@ -132,3 +135,46 @@ async def test_it_runs_says_that_it_is_syncing_and_ends_cleanly(tmp_path: Path, 
         assert json.loads(out.splitlines()[-1])["event"] == "stopped"
         assert b"hunter2" not in out
         assert b"orders-secret" not in out
+
+
+async def _command(environment: dict[str, str], *words: str, given: str = "") -> tuple[int | None, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "orders", *words, env=environment, stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await asyncio.wait_for(process.communicate(given.encode()), 60)
+    return process.returncode, out.decode().strip(), err.decode().strip()
+
+
+async def test_the_shop_is_opened_by_one_command_that_may_be_repeated(tmp_path: Path) -> None:
+    database = {"ORDERS_DATABASE_URL": f"sqlite:///{tmp_path / 'orders.db'}"}
+    needed = {
+        name: value for name, value in _environment(tmp_path).items() if name in ("PATH", "PYTHONPATH")
+    } | database
+    assert await _command(needed, "migrate") == (0, "the schema is up to date", "")
+    assert await _command(needed, "seed", given=CATALOGUE.read_text()) == (0, "12 added", "")
+    assert await _command(needed, "seed", given=CATALOGUE.read_text()) == (0, "0 added", "")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("{", "seed failed: 1 faults in the file, the first: : Invalid JSON"),
+        (
+            '{"currency": "EUR", "products": [{"sku": "a"}]}',
+            "seed failed: 3 faults in the file, the first: products.0.",
+        ),
+        (
+            '{"currency": "EUR", "products": [{"sku": "a b", "name": "A", "price": 1, "stock": 1}]}',
+            "seed failed: sku: must be 1 to 64 of A-Z a-z 0-9 . _ -",
+        ),
+    ],
+)
+async def test_a_catalogue_that_cannot_be_is_refused_in_one_line(tmp_path: Path, given: str, said: str) -> None:
+    code, out, err = await _command(_environment(tmp_path), "seed", given=given)
+    assert (code, out, err.count("\n")) == (1, "", 0)
+    assert err.startswith(said)
+
+
+def test_both_runs_open_the_same_shop() -> None:
+    assert json.loads(CATALOGUE.read_text()) == CATALOGUE_OF_DEVSTACK

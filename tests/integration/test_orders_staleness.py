@@ -16,7 +16,7 @@ from rescind.messages import Entry
 from rescind.testing import MemoryLog, TokenMint
 from support.orders_wires import OrdersUnderTest, Refused, Wire, orders_under_test
 
-ITEMS = [("book", 1)]
+ITEMS = [("cup", 1)]
 
 
 class Lever:

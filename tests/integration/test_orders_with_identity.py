@@ -21,7 +21,7 @@ from orders.settings import Settings
 from servicekit.lifecycle import Ports, Service, serve
 from support.eventually import eventually
 from support.identity_front import ALICE, IDENTITY, LOOPBACK, ORDERS, PASSWORD, front_settings, quick_passwords, seed
-from support.orders_wires import GrpcWire, HttpWire, Refused, Wire
+from support.orders_wires import GrpcWire, HttpWire, Refused, Wire, stock
 
 
 @dataclass
@@ -96,6 +96,7 @@ async def system(tmp_path: Path, redis_url: str) -> AsyncIterator[System]:
             "metrics_port": 0,
         }
         service = build_orders(Settings(**settings))
+        await stock(settings["database_url"])
         orders = await stack.enter_async_context(_serving(service))
         url = f"http://127.0.0.1:{orders.http}"
         client = await stack.enter_async_context(httpx2.AsyncClient())
@@ -129,7 +130,7 @@ async def _refused(wire: Wire, token: str) -> Refused:
 async def test_a_session_that_was_ended_is_refused_by_a_service_that_asks_nobody(system: System) -> None:
     tokens = await system.sign_in()
     for wire in system.wires:
-        order = await wire.create(tokens.access_token, [("book", 1)])
+        order = await wire.create(tokens.access_token, [("cup", 1)])
         assert (await wire.get(tokens.access_token, order["id"])) == order
     await system.revoke(subject=order["owner"])
     for wire in system.wires:
@@ -148,7 +149,7 @@ async def test_a_session_that_was_ended_is_refused_by_a_service_that_asks_nobody
 async def test_a_soft_revocation_asks_the_holder_to_refresh(system: System) -> None:
     tokens = await system.sign_in()
     http, _ = system.wires
-    owner = (await http.create(tokens.access_token, [("book", 1)]))["owner"]
+    owner = (await http.create(tokens.access_token, [("cup", 1)]))["owner"]
     await system.revoke(subject=owner, soft=True)
     assert (await _refused(http, tokens.access_token)).reason == "TOKEN_STALE"
 

@@ -25,10 +25,12 @@ VERIFIER = ("verifier",)
 class Forge:
     """A mint, and a good token's parts to spoil."""
 
-    def __init__(self, mint: TokenMint) -> None:
+    def __init__(self, mint: TokenMint, audience: str = AUDIENCE, scope: str = SCOPE) -> None:
         self.mint = mint
+        self.audience = audience
+        self.scope = scope
         self.header: dict[str, Any] = {"alg": "RS256", "typ": "at+jwt", "kid": mint.kid}
-        self.claims = mint.claims(AUDIENCE, scope=SCOPE)
+        self.claims = mint.claims(audience, scope=scope)
         self.sign = rsa(mint.kid)
 
     def with_header(self, sign: Callable[[bytes], bytes] | None = None, **changes: Any) -> str:
@@ -38,7 +40,7 @@ class Forge:
 
     def with_claims(self, **changes: Any) -> str:
         """Other claims, well signed; None leaves one out."""
-        claims = {**self.mint.claims(AUDIENCE, scope=SCOPE), **changes}
+        claims = {**self.mint.claims(self.audience, scope=self.scope), **changes}
         return self.mint.sign({name: value for name, value in claims.items() if value is not None})
 
     def with_payload(self, payload: bytes) -> str:
@@ -271,12 +273,13 @@ CLAIMS = (
     Attack("expires before it is issued", (4,), lambda f: f.with_claims(exp=f.claims["iat"] - 1)),
     Attack("lives longer than the policy allows", (4,), lambda f: f.with_claims(exp=f.claims["iat"] + 3602),
            UntrustedToken),
-    Attack("for another service", (6,), lambda f: f.with_claims(aud="urn:rescind:notifications"), UntrustedToken),
-    Attack("for two services", (6,), lambda f: f.with_claims(aud=[AUDIENCE, "urn:rescind:notifications"]),
+    Attack("for another service", (6,), lambda f: f.with_claims(aud="urn:rescind:session"), UntrustedToken),
+    Attack("for two services", (6,), lambda f: f.with_claims(aud=[f.audience, "urn:rescind:session"]),
            UntrustedToken),
-    Attack("for this service, as a list", (6,), lambda f: f.with_claims(aud=[AUDIENCE]), UntrustedToken),
-    Attack("for a service whose name begins alike", (6,), lambda f: f.with_claims(aud=AUDIENCE + "2"), UntrustedToken),
-    Attack("for this service, in other letters", (6,), lambda f: f.with_claims(aud=AUDIENCE.upper()), UntrustedToken),
+    Attack("for this service, as a list", (6,), lambda f: f.with_claims(aud=[f.audience]), UntrustedToken),
+    Attack("for a service whose name begins alike", (6,), lambda f: f.with_claims(aud=f.audience + "2"),
+           UntrustedToken),
+    Attack("for this service, in other letters", (6,), lambda f: f.with_claims(aud=f.audience.upper()), UntrustedToken),
     Attack("of another issuer", (12,), lambda f: f.with_claims(iss="https://other.test"), UntrustedToken),
     Attack("of another issuer, with its own key", (12,), _foreign_issuer, UntrustedToken),
     Attack("of an issuer that ours contains (CVE-2024-53861)", (12,), lambda f: f.with_claims(iss="https://issuer"),

@@ -3,29 +3,42 @@
 Tokens are really signed and really verified: `mint` is the issuer, `log` its revocations.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import grpc
 import grpc.aio
 import httpx2
 from google.rpc import error_details_pb2, status_pb2
+from sqlalchemy import Connection
 
 from contracts.orders.v1 import orders_pb2 as pb
 from contracts.orders.v1 import orders_pb2_grpc
+from contracts.orders.v1.money_pb2 import Money
+from eventlog import Stream
+from eventlog.memory_stream import MemoryStream
+from orders import storage
 from orders.app import AUDIENCE, NAME, build
+from orders.commands import Catalogue
+from orders.events import STREAM
 from orders.settings import Settings
+from orders.wakeups import MemoryWakeups, Wakeups
 from rescind import Guard
 from rescind.messages import Entry
 from rescind.testing import MemoryLog, TokenMint, fresh_guard
+from servicekit.database import Database
 from servicekit.lifecycle import Service
 from servicekit.migrations import migrate
 from servicekit.rpc import CHANNEL_OPTIONS, DETAILS_KEY
 from servicekit.verification import Verification
 
 BOTH = "orders:read orders:write"
+ADMIN = f"{BOTH} orders:admin"
+CATALOGUE = Path(__file__).parents[2] / "deploy" / "catalogue.json"
 Items = Sequence[tuple[str, int]]
 
 
@@ -46,7 +59,15 @@ class Wire(Protocol):
     async def create(self, token: str, items: Items, key: str = "") -> dict[str, Any]: ...
     async def get(self, token: str, order_id: str) -> dict[str, Any]: ...
     async def list_own(self, token: str, page_size: int = 0, page_token: str = "") -> dict[str, Any]: ...
-    async def cancel(self, token: str, order_id: str) -> dict[str, Any]: ...
+    async def cancel(self, token: str, order_id: str, etag: str = "") -> dict[str, Any]: ...
+    async def confirm(self, token: str, order_id: str, etag: str = "") -> dict[str, Any]: ...
+    async def ship(self, token: str, order_id: str, number: str = "", etag: str = "") -> dict[str, Any]: ...
+    async def deliver(self, token: str, order_id: str, etag: str = "") -> dict[str, Any]: ...
+    async def list_all(
+        self, token: str, page_size: int = 0, page_token: str = "", statuses: Sequence[str] = ()
+    ) -> dict[str, Any]: ...
+    async def products(self, token: str, page_size: int = 0, page_token: str = "") -> dict[str, Any]: ...
+    async def put(self, token: str, product: dict[str, Any], etag: str = "") -> dict[str, Any]: ...
 
 
 class HttpWire:
@@ -59,18 +80,48 @@ class HttpWire:
         return self._read(await self.client.post("/v1/orders", json=body, headers=_bearer(token) | headers), 201)
 
     async def get(self, token: str, order_id: str) -> dict[str, Any]:
-        return self._read(await self.client.get(f"/v1/orders/{order_id}", headers=_bearer(token)))
+        response = await self.client.get(f"/v1/orders/{order_id}", headers=_bearer(token))
+        order = self._read(response)
+        assert response.headers["etag"] == order["etag"]
+        return order
 
     async def list_own(self, token: str, page_size: int = 0, page_token: str = "") -> dict[str, Any]:
-        query: dict[str, Any] = {}
-        if page_size:
-            query["page_size"] = page_size
-        if page_token:
-            query["page_token"] = page_token
-        return self._read(await self.client.get("/v1/orders", params=query, headers=_bearer(token)))
+        return await self._page("/v1/orders", token, page_size, page_token)
 
-    async def cancel(self, token: str, order_id: str) -> dict[str, Any]:
-        return self._read(await self.client.post(f"/v1/orders/{order_id}/cancel", headers=_bearer(token)))
+    async def cancel(self, token: str, order_id: str, etag: str = "") -> dict[str, Any]:
+        return await self._post(token, f"{order_id}/cancel", etag)
+
+    async def confirm(self, token: str, order_id: str, etag: str = "") -> dict[str, Any]:
+        return await self._post(token, f"{order_id}/confirm", etag)
+
+    async def ship(self, token: str, order_id: str, number: str = "", etag: str = "") -> dict[str, Any]:
+        return await self._post(token, f"{order_id}/ship", etag, json={"tracking_number": number} if number else None)
+
+    async def deliver(self, token: str, order_id: str, etag: str = "") -> dict[str, Any]:
+        return await self._post(token, f"{order_id}/deliver", etag)
+
+    async def list_all(
+        self, token: str, page_size: int = 0, page_token: str = "", statuses: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        return await self._page("/v1/admin/orders", token, page_size, page_token, status=",".join(statuses))
+
+    async def products(self, token: str, page_size: int = 0, page_token: str = "") -> dict[str, Any]:
+        return await self._page("/v1/products", token, page_size, page_token)
+
+    async def put(self, token: str, product: dict[str, Any], etag: str = "") -> dict[str, Any]:
+        body = {name: value for name, value in product.items() if name != "sku"}
+        headers = _bearer(token) | ({"if-match": etag} if etag else {})
+        response = await self.client.put(f"/v1/products/{product['sku']}", json=body, headers=headers)
+        return self._read(response, 201 if response.status_code == 201 else 200)
+
+    async def _post(self, token: str, path: str, etag: str, **body: Any) -> dict[str, Any]:
+        headers = _bearer(token) | ({"if-match": etag} if etag else {})
+        return self._read(await self.client.post(f"/v1/orders/{path}", headers=headers, **body))
+
+    async def _page(self, path: str, token: str, page_size: int, page_token: str, **more: str) -> dict[str, Any]:
+        given = {"page_size": page_size, "page_token": page_token, **more}
+        query = {name: value for name, value in given.items() if value}
+        return self._read(await self.client.get(path, params=query, headers=_bearer(token)))
 
     @staticmethod
     def _read(response: httpx2.Response, status: int = 200) -> dict[str, Any]:
@@ -97,11 +148,40 @@ class GrpcWire:
 
     async def list_own(self, token: str, page_size: int = 0, page_token: str = "") -> dict[str, Any]:
         request = pb.ListOrdersRequest(page_size=page_size, page_token=page_token)
-        page = await self._call("ListOrders", request, token)
-        return {"orders": [_order(order) for order in page.orders], "next_page_token": page.next_page_token}
+        return _orders(await self._call("ListOrders", request, token))
 
-    async def cancel(self, token: str, order_id: str) -> dict[str, Any]:
-        return _order(await self._call("CancelOrder", pb.CancelOrderRequest(id=order_id), token))
+    async def cancel(self, token: str, order_id: str, etag: str = "") -> dict[str, Any]:
+        return _order(await self._call("CancelOrder", pb.CancelOrderRequest(id=order_id, etag=etag), token))
+
+    async def confirm(self, token: str, order_id: str, etag: str = "") -> dict[str, Any]:
+        return _order(await self._call("ConfirmOrder", pb.ConfirmOrderRequest(id=order_id, etag=etag), token))
+
+    async def ship(self, token: str, order_id: str, number: str = "", etag: str = "") -> dict[str, Any]:
+        request = pb.ShipOrderRequest(id=order_id, etag=etag, tracking_number=number)
+        return _order(await self._call("ShipOrder", request, token))
+
+    async def deliver(self, token: str, order_id: str, etag: str = "") -> dict[str, Any]:
+        return _order(await self._call("DeliverOrder", pb.DeliverOrderRequest(id=order_id, etag=etag), token))
+
+    async def list_all(
+        self, token: str, page_size: int = 0, page_token: str = "", statuses: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        numbers = [pb.OrderStatus.Value(f"ORDER_STATUS_{status.upper()}") for status in statuses]
+        request = pb.ListAllOrdersRequest(page_size=page_size, page_token=page_token, statuses=numbers)
+        return _orders(await self._call("ListAllOrders", request, token))
+
+    async def products(self, token: str, page_size: int = 0, page_token: str = "") -> dict[str, Any]:
+        request = pb.ListProductsRequest(page_size=page_size, page_token=page_token)
+        page = await self._call("ListProducts", request, token)
+        return {"products": [_product(each) for each in page.products], "next_page_token": page.next_page_token}
+
+    async def put(self, token: str, product: dict[str, Any], etag: str = "") -> dict[str, Any]:
+        wanted = pb.Product(**product | {"price": Money(**product["price"])}, etag=etag)
+        return _product(await self._call("PutProduct", pb.PutProductRequest(product=wanted), token))
+
+    def watch(self, token: str, **options: Any) -> Any:
+        """The stream of WatchOrders."""
+        return self.stub.WatchOrders(pb.WatchOrdersRequest(), metadata=tuple(_bearer(token).items()), **options)
 
     async def _call(self, method: str, request: Any, token: str) -> Any:
         metadata = tuple(_bearer(token).items())
@@ -129,15 +209,36 @@ def _bearer(token: str) -> dict[str, str]:
 
 def _order(order: Any) -> dict[str, Any]:
     """A gRPC order in REST's words."""
-    status = {pb.ORDER_STATUS_PLACED: "placed", pb.ORDER_STATUS_CANCELLED: "cancelled"}[order.status]
     return {
         "id": order.id,
         "owner": order.owner,
-        "status": status,
-        "items": [{"sku": item.sku, "quantity": item.quantity} for item in order.items],
+        "status": pb.OrderStatus.Name(order.status).removeprefix("ORDER_STATUS_").lower(),
+        "items": [
+            {"sku": i.sku, "quantity": i.quantity, "name": i.name, "unit_price": _money(i, "unit_price")}
+            for i in order.items
+        ],
+        "total": _money(order, "total"),
+        "tracking_number": order.tracking_number,
         "created_at": f"{order.created_at.ToDatetime():%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z",
         "updated_at": f"{order.updated_at.ToDatetime():%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z",
+        "etag": order.etag,
     }
+
+
+def _orders(page: Any) -> dict[str, Any]:
+    return {"orders": [_order(order) for order in page.orders], "next_page_token": page.next_page_token}
+
+
+def _product(product: Any) -> dict[str, Any]:
+    price = _money(product, "price")
+    return {name: getattr(product, name) for name in ("sku", "name", "stock", "etag")} | {"price": price}
+
+
+def _money(message: Any, field: str) -> dict[str, Any] | None:
+    if not message.HasField(field):
+        return None
+    amount = getattr(message, field)
+    return {"minor_units": amount.minor_units, "currency": amount.currency}
 
 
 @dataclass
@@ -150,6 +251,8 @@ class OrdersUnderTest:
     verification: Verification
     http: HttpWire
     grpc: GrpcWire
+    database: Database
+    stream: Stream
 
     def wire(self, name: Literal["http", "grpc"]) -> Wire:
         """The wire of that name."""
@@ -166,9 +269,19 @@ class OrdersUnderTest:
 
 @asynccontextmanager
 async def orders_under_test(
-    database_url: str, *, mint: TokenMint | None = None, log: MemoryLog | None = None, guard: Guard | None = None
+    database_url: str,
+    *,
+    mint: TokenMint | None = None,
+    log: MemoryLog | None = None,
+    guard: Guard | None = None,
+    stream: Stream | None = None,
+    wakeups: Wakeups | None = None,
+    background: bool = False,
 ) -> AsyncIterator[OrdersUnderTest]:
-    """Orders on a database, trusting an issuer in memory; with a `guard` that knows everything, unless one is given."""
+    """Orders on a database, trusting an issuer in memory; with a `guard` that knows everything, unless one is given.
+
+    The shop of the demo is open. `background`: the relay and the watches run, as in a process.
+    """
     mint = mint or TokenMint()
     log = log or MemoryLog(mint)
     guard = guard or await fresh_guard(mint, AUDIENCE, log)
@@ -178,17 +291,46 @@ async def orders_under_test(
 
     verification = Verification(guard, nothing)
     settings = Settings(database_url=database_url, redis_url="redis://127.0.0.1:1", client_secret="unused")  # type: ignore[arg-type]
-    migrate(database_url, NAME)
-    service = build(settings, verification=verification)
+    database = Database(database_url)
+    # Quicker than the migrations, which lead to the same tables: tests/contract/test_orders_storage.py.
+    await database.run(storage.metadata.create_all)
+    await database.run(_stocked)
+    stream = stream or MemoryStream(STREAM)
+    service = build(
+        settings, verification=verification, database=database, stream=stream, wakeups=wakeups or MemoryWakeups([])
+    )
     server, _ = service.grpc_server()
     port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
     transport = httpx2.ASGITransport(service.http, raise_app_exceptions=False)
-    async with (
-        httpx2.AsyncClient(transport=transport, base_url="http://orders") as client,
-        grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=CHANNEL_OPTIONS) as channel,
-    ):
-        yield OrdersUnderTest(service, mint, log, verification, HttpWire(client), GrpcWire(channel))
-    await server.stop(None)
-    for close in service.on_stop:
-        await close()
+    async with AsyncExitStack() as stack:
+        for close in reversed(service.on_stop):
+            stack.push_async_callback(close)
+        works = service.background[1:] if background else ()  # the first is the guard's, which has its own world here
+        tasks = [asyncio.ensure_future(work()) for work in works]
+        stack.push_async_callback(_cancelled, tasks)
+        await server.start()
+        stack.push_async_callback(server.stop, None)
+        client = httpx2.AsyncClient(transport=transport, base_url="http://orders")
+        channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=CHANNEL_OPTIONS)
+        http = HttpWire(await stack.enter_async_context(client))
+        wire = GrpcWire(await stack.enter_async_context(channel))
+        yield OrdersUnderTest(service, mint, log, verification, http, wire, database, stream)
+
+
+async def stock(database_url: str) -> None:
+    """Puts the demo's catalogue into a database of orders, as `python -m orders seed` does."""
+    await asyncio.to_thread(migrate, database_url, NAME)
+    database = Database(database_url)
+    await database.run(_stocked)
+    await database.dispose()
+
+
+def _stocked(tx: Connection) -> None:
+    for product in Catalogue.model_validate_json(CATALOGUE.read_text()).checked():
+        storage.add_product(tx, product)
+
+
+async def _cancelled(tasks: Sequence["asyncio.Future[None]"]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

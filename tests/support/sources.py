@@ -99,7 +99,7 @@ async def redis_path(url: str) -> AsyncIterator[RedisPath]:
 
 
 class StandIn(revocations_pb2_grpc.RevocationsServiceServicer, tokens_pb2_grpc.TokensServiceServicer):
-    """Identity's Replay and Introspect over a MemoryLog, for callers that show `TOKEN`.
+    """Identity's Replay, Introspect and Report over a MemoryLog, for callers that show `TOKEN`.
 
     `failing` is the status that every call gets; `hanging` lets calls wait until their deadline.
     """
@@ -110,6 +110,7 @@ class StandIn(revocations_pb2_grpc.RevocationsServiceServicer, tokens_pb2_grpc.T
         self.inactive = ""
         self.hanging = False
         self.calls = 0
+        self.reports: asyncio.Queue[revocations_pb2.ReportRequest] = asyncio.Queue()
 
     async def Replay(self, request: revocations_pb2.ReplayRequest, context: Any) -> Any:  # noqa: N802
         await self._admit(context)
@@ -119,6 +120,11 @@ class StandIn(revocations_pb2_grpc.RevocationsServiceServicer, tokens_pb2_grpc.T
     async def Introspect(self, _request: Any, context: Any) -> tokens_pb2.IntrospectResponse:  # noqa: N802
         await self._admit(context)
         return tokens_pb2.IntrospectResponse(active=not self.inactive, reason=self.inactive)
+
+    async def Report(self, request: Any, context: Any) -> revocations_pb2.ReportResponse:  # noqa: N802
+        await self._admit(context)
+        self.reports.put_nowait(request)
+        return revocations_pb2.ReportResponse(next_in_ms=3000)
 
     async def _admit(self, context: Any) -> None:
         self.calls += 1

@@ -10,7 +10,7 @@ import pytest
 from devstack.stack import Ports
 
 ROOT = Path(__file__).parents[2]
-SERVICES = ("identity", "orders")
+SERVICES = ("identity", "orders", "notifications")
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 
@@ -30,6 +30,9 @@ def _elsewhere() -> str:
   orders:
     environment: {{RESCIND_ISSUER: "http://localhost:{ports.identity}"}}
     ports: !override ["127.0.0.1:{ports.orders}:8002", "127.0.0.1:{ports.orders_grpc}:9002"]
+  notifications:
+    environment: {{RESCIND_ISSUER: "http://localhost:{ports.identity}"}}
+    ports: !override ["127.0.0.1:{ports.notifications}:8003", "127.0.0.1:{ports.notifications_grpc}:9003"]
 """
 
 

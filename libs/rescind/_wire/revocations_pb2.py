@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'contracts/identity/v1/revocations.proto\x12\x15\x63ontracts.identity.v1\"\xdb\x01\n\rRevokeRequest\x12\x0f\n\x05token\x18\x01 \x01(\tH\x00\x12\x11\n\x07session\x18\x02 \x01(\tH\x00\x12\x0f\n\x05grant\x18\x03 \x01(\tH\x00\x12\x11\n\x07subject\x18\x04 \x01(\tH\x00\x12\x10\n\x06\x63lient\x18\x05 \x01(\tH\x00\x12\r\n\x03key\x18\x06 \x01(\tH\x00\x12\x0c\n\x04soft\x18\x07 \x01(\x08\x12\r\n\x05\x63\x61use\x18\x08 \x01(\t\x12)\n\x04wait\x18\t \x01(\x0e\x32\x1b.contracts.identity.v1.Wait\x12\x0f\n\x07wait_ms\x18\n \x01(\x05\x42\x08\n\x06target\"n\n\x0eRevokeResponse\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x03\x12\n\n\x02\x61t\x18\x03 \x01(\x03\x12\x31\n\x08receipts\x18\x04 \x01(\x0b\x32\x1f.contracts.identity.v1.Receipts\":\n\rReplayRequest\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x03\x12\r\n\x05nonce\x18\x03 \x01(\t\"!\n\x0eReplayResponse\x12\x0f\n\x07message\x18\x01 \x01(\x0c\"$\n\x10GetStatusRequest\x12\x10\n\x08position\x18\x01 \x01(\x03\"\xb2\x01\n\x11GetStatusResponse\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\x0c\n\x04head\x18\x02 \x01(\x03\x12\r\n\x05\x66loor\x18\x03 \x01(\x03\x12\x0c\n\x04kids\x18\x04 \x03(\t\x12\x32\n\tverifiers\x18\x05 \x03(\x0b\x32\x1f.contracts.identity.v1.Verifier\x12\x31\n\x08receipts\x18\x06 \x01(\x0b\x32\x1f.contracts.identity.v1.Receipts\"\xa3\x01\n\x08Verifier\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08\x61udience\x18\x02 \x01(\t\x12\x10\n\x08instance\x18\x03 \x01(\t\x12\x0b\n\x03log\x18\x04 \x01(\t\x12\x10\n\x08position\x18\x05 \x01(\x03\x12\x33\n\tfreshness\x18\x06 \x01(\x0e\x32 .contracts.identity.v1.Freshness\x12\x13\n\x0breported_at\x18\x07 \x01(\x03\"\x83\x01\n\x08Receipts\x12\x10\n\x08position\x18\x01 \x01(\x03\x12/\n\x07\x61pplied\x18\x02 \x03(\x0b\x32\x1e.contracts.identity.v1.Receipt\x12\x34\n\x0boutstanding\x18\x03 \x03(\x0b\x32\x1f.contracts.identity.v1.Verifier\"`\n\x07Receipt\x12\x31\n\x08verifier\x18\x01 \x01(\x0b\x32\x1f.contracts.identity.v1.Verifier\x12\x15\n\x08\x64\x65lay_ms\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x0b\n\t_delay_ms\"s\n\rReportRequest\x12\x31\n\x08verifier\x18\x01 \x01(\x0b\x32\x1f.contracts.identity.v1.Verifier\x12/\n\x07\x61pplied\x18\x02 \x03(\x0b\x32\x1e.contracts.identity.v1.Applied\"-\n\x07\x41pplied\x12\x10\n\x08position\x18\x01 \x01(\x03\x12\x10\n\x08\x64\x65lay_ms\x18\x02 \x01(\x01\"$\n\x0eReportResponse\x12\x12\n\nnext_in_ms\x18\x01 \x01(\x05*B\n\x04Wait\x12\x14\n\x10WAIT_UNSPECIFIED\x10\x00\x12\x12\n\x0eWAIT_COMMITTED\x10\x01\x12\x10\n\x0cWAIT_APPLIED\x10\x02*g\n\tFreshness\x12\x19\n\x15\x46RESHNESS_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46RESHNESS_SYNCING\x10\x01\x12\x13\n\x0f\x46RESHNESS_FRESH\x10\x02\x12\x13\n\x0f\x46RESHNESS_STALE\x10\x03\x32\xfb\x02\n\x12RevocationsService\x12U\n\x06Revoke\x12$.contracts.identity.v1.RevokeRequest\x1a%.contracts.identity.v1.RevokeResponse\x12W\n\x06Replay\x12$.contracts.identity.v1.ReplayRequest\x1a%.contracts.identity.v1.ReplayResponse0\x01\x12^\n\tGetStatus\x12\'.contracts.identity.v1.GetStatusRequest\x1a(.contracts.identity.v1.GetStatusResponse\x12U\n\x06Report\x12$.contracts.identity.v1.ReportRequest\x1a%.contracts.identity.v1.ReportResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'contracts/identity/v1/revocations.proto\x12\x15\x63ontracts.identity.v1\"\xdb\x01\n\rRevokeRequest\x12\x0f\n\x05token\x18\x01 \x01(\tH\x00\x12\x11\n\x07session\x18\x02 \x01(\tH\x00\x12\x0f\n\x05grant\x18\x03 \x01(\tH\x00\x12\x11\n\x07subject\x18\x04 \x01(\tH\x00\x12\x10\n\x06\x63lient\x18\x05 \x01(\tH\x00\x12\r\n\x03key\x18\x06 \x01(\tH\x00\x12\x0c\n\x04soft\x18\x07 \x01(\x08\x12\r\n\x05\x63\x61use\x18\x08 \x01(\t\x12)\n\x04wait\x18\t \x01(\x0e\x32\x1b.contracts.identity.v1.Wait\x12\x0f\n\x07wait_ms\x18\n \x01(\x05\x42\x08\n\x06target\"n\n\x0eRevokeResponse\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x03\x12\n\n\x02\x61t\x18\x03 \x01(\x03\x12\x31\n\x08receipts\x18\x04 \x01(\x0b\x32\x1f.contracts.identity.v1.Receipts\":\n\rReplayRequest\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x03\x12\r\n\x05nonce\x18\x03 \x01(\t\"!\n\x0eReplayResponse\x12\x0f\n\x07message\x18\x01 \x01(\x0c\"$\n\x10GetStatusRequest\x12\x10\n\x08position\x18\x01 \x01(\x03\"\xb2\x01\n\x11GetStatusResponse\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\x0c\n\x04head\x18\x02 \x01(\x03\x12\r\n\x05\x66loor\x18\x03 \x01(\x03\x12\x0c\n\x04kids\x18\x04 \x03(\t\x12\x32\n\tverifiers\x18\x05 \x03(\x0b\x32\x1f.contracts.identity.v1.Verifier\x12\x31\n\x08receipts\x18\x06 \x01(\x0b\x32\x1f.contracts.identity.v1.Receipts\"\xa3\x01\n\x08Verifier\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08\x61udience\x18\x02 \x01(\t\x12\x10\n\x08instance\x18\x03 \x01(\t\x12\x0b\n\x03log\x18\x04 \x01(\t\x12\x10\n\x08position\x18\x05 \x01(\x03\x12\x33\n\tfreshness\x18\x06 \x01(\x0e\x32 .contracts.identity.v1.Freshness\x12\x13\n\x0breported_at\x18\x07 \x01(\x03\"\x83\x01\n\x08Receipts\x12\x10\n\x08position\x18\x01 \x01(\x03\x12/\n\x07\x61pplied\x18\x02 \x03(\x0b\x32\x1e.contracts.identity.v1.Receipt\x12\x34\n\x0boutstanding\x18\x03 \x03(\x0b\x32\x1f.contracts.identity.v1.Verifier\"`\n\x07Receipt\x12\x31\n\x08verifier\x18\x01 \x01(\x0b\x32\x1f.contracts.identity.v1.Verifier\x12\x15\n\x08\x64\x65lay_ms\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x0b\n\t_delay_ms\"\x84\x01\n\rReportRequest\x12\x31\n\x08verifier\x18\x01 \x01(\x0b\x32\x1f.contracts.identity.v1.Verifier\x12/\n\x07\x61pplied\x18\x02 \x03(\x0b\x32\x1e.contracts.identity.v1.Applied\x12\x0f\n\x07leaving\x18\x03 \x01(\x08\"-\n\x07\x41pplied\x12\x10\n\x08position\x18\x01 \x01(\x03\x12\x10\n\x08\x64\x65lay_ms\x18\x02 \x01(\x01\"$\n\x0eReportResponse\x12\x12\n\nnext_in_ms\x18\x01 \x01(\x05*B\n\x04Wait\x12\x14\n\x10WAIT_UNSPECIFIED\x10\x00\x12\x12\n\x0eWAIT_COMMITTED\x10\x01\x12\x10\n\x0cWAIT_APPLIED\x10\x02*g\n\tFreshness\x12\x19\n\x15\x46RESHNESS_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46RESHNESS_SYNCING\x10\x01\x12\x13\n\x0f\x46RESHNESS_FRESH\x10\x02\x12\x13\n\x0f\x46RESHNESS_STALE\x10\x03\x32\xfb\x02\n\x12RevocationsService\x12U\n\x06Revoke\x12$.contracts.identity.v1.RevokeRequest\x1a%.contracts.identity.v1.RevokeResponse\x12W\n\x06Replay\x12$.contracts.identity.v1.ReplayRequest\x1a%.contracts.identity.v1.ReplayResponse0\x01\x12^\n\tGetStatus\x12\'.contracts.identity.v1.GetStatusRequest\x1a(.contracts.identity.v1.GetStatusResponse\x12U\n\x06Report\x12$.contracts.identity.v1.ReportRequest\x1a%.contracts.identity.v1.ReportResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'contracts.identity.v1.revocations_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WAIT']._serialized_start=1314
-  _globals['_WAIT']._serialized_end=1380
-  _globals['_FRESHNESS']._serialized_start=1382
-  _globals['_FRESHNESS']._serialized_end=1485
+  _globals['_WAIT']._serialized_start=1332
+  _globals['_WAIT']._serialized_end=1398
+  _globals['_FRESHNESS']._serialized_start=1400
+  _globals['_FRESHNESS']._serialized_end=1503
   _globals['_REVOKEREQUEST']._serialized_start=67
   _globals['_REVOKEREQUEST']._serialized_end=286
   _globals['_REVOKERESPONSE']._serialized_start=288
@@ -53,12 +53,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECEIPTS']._serialized_end=1012
   _globals['_RECEIPT']._serialized_start=1014
   _globals['_RECEIPT']._serialized_end=1110
-  _globals['_REPORTREQUEST']._serialized_start=1112
-  _globals['_REPORTREQUEST']._serialized_end=1227
-  _globals['_APPLIED']._serialized_start=1229
-  _globals['_APPLIED']._serialized_end=1274
-  _globals['_REPORTRESPONSE']._serialized_start=1276
-  _globals['_REPORTRESPONSE']._serialized_end=1312
-  _globals['_REVOCATIONSSERVICE']._serialized_start=1488
-  _globals['_REVOCATIONSSERVICE']._serialized_end=1867
+  _globals['_REPORTREQUEST']._serialized_start=1113
+  _globals['_REPORTREQUEST']._serialized_end=1245
+  _globals['_APPLIED']._serialized_start=1247
+  _globals['_APPLIED']._serialized_end=1292
+  _globals['_REPORTRESPONSE']._serialized_start=1294
+  _globals['_REPORTRESPONSE']._serialized_end=1330
+  _globals['_REVOCATIONSSERVICE']._serialized_start=1506
+  _globals['_REVOCATIONSSERVICE']._serialized_end=1885
 # @@protoc_insertion_point(module_scope)

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from identity.oauth.clients import CONFIDENTIAL
+from identity.client_keys import ALGORITHMS
+from identity.oauth.clients import ANYBODY, CONFIDENTIAL
 from identity.oauth.server import SCOPES
 
 
@@ -19,9 +20,17 @@ def metadata(issuer: str) -> dict[str, Any]:
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials"],
-        "token_endpoint_auth_methods_supported": [*CONFIDENTIAL, "none"],
-        "revocation_endpoint_auth_methods_supported": [*CONFIDENTIAL, "none"],
-        "introspection_endpoint_auth_methods_supported": [*CONFIDENTIAL],
+        "token_endpoint_auth_methods_supported": list(ANYBODY),
+        "revocation_endpoint_auth_methods_supported": list(ANYBODY),
+        "introspection_endpoint_auth_methods_supported": list(CONFIDENTIAL),
+        "token_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
+        "revocation_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
+        "introspection_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
+        "pushed_authorization_request_endpoint": f"{issuer}/par",
+        "require_pushed_authorization_requests": False,
+        "end_session_endpoint": f"{issuer}/end_session",
+        "backchannel_logout_supported": True,
+        "backchannel_logout_session_supported": True,
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": True,
         "userinfo_endpoint": f"{issuer}/userinfo",

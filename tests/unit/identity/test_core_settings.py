@@ -15,7 +15,8 @@ from sqlalchemy import select
 from identity import commands
 from identity.domain import IDENTITY_AUDIENCE, new_id, scope_for, secret_digest
 from identity.seeds import Seeds, sow
-from identity.settings import Settings, parse_secret_keys
+from identity.settings import Settings
+from servicekit.settings import parse_secret_keys
 from identity.storage import clients, metadata, users
 from servicekit.database import Database
 from servicekit.migrations import migrate

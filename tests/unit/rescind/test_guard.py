@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import pytest
 
@@ -16,13 +15,10 @@ from rescind import (
     FeedObserver,
     Freshness,
     Guard,
-    GuardObserver,
     InsufficientScope,
     KeysUnavailable,
-    NobodyAnswered,
     NotFresh,
     RemoteKeySet,
-    RescindError,
     RevokedToken,
     Staleness,
     TokenRefused,
@@ -31,90 +27,7 @@ from rescind import (
 )
 from rescind.messages import Entry
 from rescind.testing import ManualClock, MemoryLog, TokenMint, fresh_guard, jwk_of, rsa_key
-
-AUDIENCE = "urn:rescind:orders"
-
-
-class Identity:
-    """Somebody to ask, who answers as the test wishes."""
-
-    def __init__(self) -> None:
-        self.asked = self.under_way = self.most_under_way = 0
-        self.answer: Callable[[], Answer] = lambda: Answer(active=True)
-        self.gate: asyncio.Event | None = None
-
-    async def introspect(self, unverified_token: str) -> Answer:
-        self.asked += 1
-        self.under_way += 1
-        self.most_under_way = max(self.most_under_way, self.under_way)
-        try:
-            if self.gate is not None:
-                await self.gate.wait()
-            return self.answer()
-        finally:
-            self.under_way -= 1
-
-
-class Outcomes(GuardObserver):
-    def __init__(self) -> None:
-        self.all: list[str] = []
-
-    def decided(self, outcome: str) -> None:
-        self.all.append(outcome)
-
-
-@dataclass
-class Gate:
-    """A guard, and everything around it."""
-
-    time: ManualClock = field(default_factory=ManualClock)
-    identity: Identity = field(default_factory=Identity)
-    outcomes: Outcomes = field(default_factory=Outcomes)
-
-    def __post_init__(self) -> None:
-        self.mint = TokenMint(now=lambda: self.time.wall)
-        self.log = MemoryLog(self.mint, now=lambda: self.time.wall)
-        self.feed = Feed(self.mint.issuer, self.mint.log_keys, self.log, self.log, clock=self.time.clock)
-        verifier = Verifier(self.mint.issuer, AUDIENCE, self.mint.keys, self.feed, clock=self.time.clock)
-        self.guard = Guard(verifier, self.feed, introspector=self.identity, observer=self.outcomes, ask_timeout=0.2)
-        self.token = self.mint.access_token(AUDIENCE, scope="read", jti="jti", life=3600)
-
-    async def fresh(self) -> "Gate":
-        await self.feed.catch_up()
-        return self
-
-    async def stale_for(self, seconds: float) -> "Gate":
-        await self.fresh()
-        self.time.advance(3 + seconds)
-        return self
-
-    async def knock(self, staleness: Staleness, token: str = "") -> str:
-        """How it was decided: as the observer was told."""
-        try:
-            await self.guard.authenticate(token or self.token, staleness=staleness)
-        except RescindError as error:
-            refusal = error
-        else:
-            return self.outcomes.all[-1]
-        assert self.outcomes.all[-1] == refusal.reason
-        return refusal.reason
-
-
-def nobody() -> Answer:
-    raise NobodyAnswered("gone")
-
-
-def broken() -> Answer:
-    raise RuntimeError("it answered, with an error")
-
-
-def no() -> Answer:
-    return Answer(active=False, reason="TOKEN_REVOKED")
-
-
-def yes() -> Answer:
-    return Answer(active=True)
-
+from support.gate import AUDIENCE, Gate, broken, no, nobody, yes
 
 REFUSED = NotFresh.reason
 
@@ -218,7 +131,7 @@ async def test_an_identity_that_hangs_is_nobody_after_a_deadline_however_many_wa
 
 async def test_without_anybody_to_ask_nobody_answers() -> None:
     gate = await Gate().stale_for(1)
-    gate.guard._introspector = None
+    gate.guard = Guard(gate.guard.verifier, gate.feed, observer=gate.outcomes)
     assert await gate.knock(BOUNDED(60)) == "ACCEPTED_STALE"
     assert await gate.knock(BOUNDED(0)) == REFUSED
 

@@ -377,6 +377,9 @@ class ReportRequest(_message.Message):
 
     VERIFIER_FIELD_NUMBER: _builtins.int
     APPLIED_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
+    leaving: _builtins.bool
+    """The sender stops: it is no member any more."""
     @_builtins.property
     def verifier(self) -> Global___Verifier:
         """The sender; identity fills `reported_at` itself."""
@@ -390,10 +393,11 @@ class ReportRequest(_message.Message):
         *,
         verifier: Global___Verifier | None = ...,
         applied: _abc.Iterable[Global___Applied] | None = ...,
+        leaving: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["verifier", b"verifier"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "verifier", b"verifier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "leaving", b"leaving", "verifier", b"verifier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -43,7 +43,7 @@ class OrderPlaced(_message.Message):
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___OrderLine]: ...
     @_builtins.property
     def total(self) -> _money_pb2.Money:
-        """What it costs altogether; absent while there are no prices."""
+        """What it costs altogether."""
 
     def __init__(
         self,
@@ -74,10 +74,10 @@ class OrderLine(_message.Message):
     sku: _builtins.str
     quantity: _builtins.int
     name: _builtins.str
-    """The name that people saw; empty when the catalogue has none."""
+    """The name that people saw."""
     @_builtins.property
     def unit_price(self) -> _money_pb2.Money:
-        """Of one piece; absent while there are no prices."""
+        """Of one piece."""
 
     def __init__(
         self,
@@ -186,7 +186,7 @@ class OrderCancelled(_message.Message):
     cancelled_by: _builtins.str
     """Who did it: `sub` of the token, the owner's or another's."""
     reason: _builtins.str
-    """UPPER_SNAKE: why, as far as it is known."""
+    """UPPER_SNAKE: CANCELLED_BY_OWNER, CANCELLED_BY_SHOP; more may come."""
     def __init__(
         self,
         *,

@@ -93,7 +93,9 @@ class Item(_message.Message):
     quantity: _builtins.int
     """How many: 1 to 1000."""
     name: _builtins.str
-    """As it was when the order was placed. Not for requests: a caller does not choose what it pays."""
+    """As it was when the order was placed; absent in orders from before there were prices. Not looked at in requests: a
+    caller does not choose what it pays.
+    """
     @_builtins.property
     def unit_price(self) -> _money_pb2.Money: ...
     def __init__(
@@ -131,7 +133,9 @@ class Order(_message.Message):
     """Who placed it: the `sub` of the token."""
     status: Global___OrderStatus.ValueType
     etag: _builtins.str
-    """Changes with every change of the order: send it back to change only what you saw."""
+    """Changes with every change of the order: send it back, quotes and all, to change only what you saw. The same as the
+    ETag over HTTP.
+    """
     tracking_number: _builtins.str
     """Empty until it is shipped."""
     @_builtins.property
@@ -300,6 +304,10 @@ Global___WatchOrdersRequest: _TypeAlias = WatchOrdersRequest  # noqa: Y015
 
 @_typing.final
 class WatchOrdersResponse(_message.Message):
+    """A watcher sees the latest state of an order and not its history: several changes may come as one. It ends with
+    UNAVAILABLE when the server stops (SERVER_STOPPING: connect again) or when too much is unread (WATCHER_TOO_SLOW).
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDER_FIELD_NUMBER: _builtins.int

@@ -1,0 +1,34 @@
+"""uvicorn's WebSocket protocol, which answers a handshake that it cannot read.
+
+uvicorn 0.54 says nothing to one with a line of more than 8 KiB (`websockets.http11.MAX_LINE_LENGTH`), and keeps the
+connection for ever. Imported by uvicorn, and only where a service has WebSockets: it needs the package of that name.
+"""
+
+import json
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from servicekit.errors import PROBLEM_TYPE, Kind, ServiceError, problem, problem_headers
+
+_UNREADABLE = ServiceError(Kind.INVALID, "HANDSHAKE_UNREADABLE", "The handshake has a line that is too long, or none.")
+
+
+class Handshakes(WebSocketsSansIOProtocol):
+    """One connection that asked to become a WebSocket."""
+
+    def data_received(self, data: bytes) -> None:
+        """Takes what came in, and answers when no handshake will come of it any more."""
+        super().data_received(data)
+        if self.conn.handshake_exc is None or self.handshake_initiated or self.transport.is_closing():
+            return
+        self.handshake_complete = self.close_sent = True
+        body = json.dumps(problem(_UNREADABLE, instance="urn:rescind:request:")).encode()
+        headers = {
+            "content-type": PROBLEM_TYPE,
+            "content-length": str(len(body)),
+            "connection": "close",
+            **problem_headers(_UNREADABLE),
+        }
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        self.transport.write(f"HTTP/1.1 400 Bad Request\r\n{head}\r\n".encode() + body)
+        self.transport.close()
