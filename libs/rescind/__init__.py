@@ -8,8 +8,9 @@ signed stream of revocations, and knows whether it may have missed one.
 
 The way of a request: `fastapi` or `grpc` → `guard` → `verifier` → `jws`, `keys`, `claims`, `denylist`.
 The way of a revocation: `redis_source` or `grpc_source` → `feed` → `chain`, `ledger` → `denylist`.
-`state.Knowledge` is where the two meet. `fastapi`, `grpc`, `redis_source`, `grpc_source`, `connect` and `testing` need
-their extras; everything else needs cryptography and httpx2 alone.
+`state.Knowledge` is where the two meet; `leases` are live streams that end with their token, `receipts` the word back
+to the issuer. `fastapi`, `websocket`, `grpc`, `redis_source`, `grpc_source`, `connect` and `testing` need their extras;
+everything else needs cryptography and httpx2 alone.
 """
 
 from rescind.claims import Principal

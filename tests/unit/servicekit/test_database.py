@@ -227,3 +227,14 @@ async def test_a_full_disk_refuses_writes_clearly_and_keeps_what_is_there(tmp_pa
     await database.run(lambda tx: tx.execute(things.insert().values(id=2, name="fits again")))
     assert await database.read(_names) == ["kept", "fits again"]
     await database.dispose()
+
+
+async def test_a_commit_that_need_not_survive_a_power_cut_waits_for_no_disk(database_url: str) -> None:
+    settings = {}
+    for durable in (True, False):
+        database = Database(database_url, durable=durable)
+        question = "SHOW synchronous_commit" if database.is_postgresql else "PRAGMA synchronous"
+        settings[durable] = await database.read(lambda tx, question=question: tx.execute(text(question)).scalar_one())
+        await database.dispose()
+    # https://www.sqlite.org/pragma.html#pragma_synchronous: 2 is FULL, 1 NORMAL
+    assert settings == ({True: "on", False: "off"} if "postgresql" in database_url else {True: 2, False: 1})

@@ -253,3 +253,37 @@ async def test_reflection_is_there_in_development_only() -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await ask(Process())
     assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_who_watches_health_is_told_of_the_stop() -> None:
+    process = Process()
+    status = health_pb2.HealthCheckResponse.ServingStatus
+    async with _running(process) as (ports, _), grpc.aio.insecure_channel(f"127.0.0.1:{ports.grpc}") as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        watch = stub.Watch(health_pb2.HealthCheckRequest(service="test.Service"), timeout=20)
+        assert (await watch.read()).status == status.Value("SERVING")
+        process.service.stop()
+        assert (await watch.read()).status == status.Value("NOT_SERVING")
+
+
+async def test_what_goes_on_for_ever_is_ended_before_anything_drains() -> None:
+    process = Process()
+    ended = asyncio.Event()
+    process.service.on_stopping = [lambda: process.happened.append("streams ended"), ended.set]
+    async with _running(process) as (ports, task), httpx2.AsyncClient() as client:
+        asking = asyncio.create_task(client.get(f"http://127.0.0.1:{ports.http}/slow"))
+        await process.reached.wait()
+        process.service.stop()
+        await ended.wait()
+        process.finish.set()
+        assert (await asking).status_code == 200
+        await task
+    assert process.happened[:2] == ["streams ended", "request finished"]
+
+
+async def test_nothing_becomes_a_websocket_unless_the_service_says_so() -> None:
+    async with _running(Process()) as (ports, _), httpx2.AsyncClient() as client:
+        upgrade = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
+        headers = upgrade | {"sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ=="}
+        answer = await client.get(f"http://127.0.0.1:{ports.http}/livez", headers=headers)
+        assert answer.status_code == 200

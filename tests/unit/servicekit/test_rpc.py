@@ -43,6 +43,23 @@ async def _stream(request: bytes, context: Any) -> AsyncIterator[bytes]:
     yield await _unary(request, context)
 
 
+async def _writes(request: bytes, context: Any) -> None:
+    await context.write(b"first")
+    await context.write(await _unary(request, context))
+
+
+CLOSED: list[str] = []
+
+
+async def _floods(_request: bytes, _context: Any) -> AsyncIterator[bytes]:
+    began_in = asyncio.current_task()
+    try:
+        while True:
+            yield bytes(16 * 1024)
+    finally:
+        CLOSED.append("in its own task" if asyncio.current_task() is began_in else "elsewhere")
+
+
 async def _gather(requests: AsyncIterator[bytes], context: Any) -> bytes:
     return b",".join([await _unary(request, context) async for request in requests])
 
@@ -63,6 +80,8 @@ async def channel(metrics: Metrics) -> AsyncIterator[grpc.aio.Channel]:
     handlers = {
         "Unary": grpc.unary_unary_rpc_method_handler(_unary),  # type: ignore[arg-type]
         "Stream": grpc.unary_stream_rpc_method_handler(_stream),  # type: ignore[arg-type]
+        "Writes": grpc.unary_stream_rpc_method_handler(_writes),  # type: ignore[arg-type]
+        "Floods": grpc.unary_stream_rpc_method_handler(_floods),  # type: ignore[arg-type]
         "Gather": grpc.stream_unary_rpc_method_handler(_gather),  # type: ignore[arg-type]
         "Echo": grpc.stream_stream_rpc_method_handler(_echo),  # type: ignore[arg-type]
     }
@@ -194,3 +213,26 @@ def test_every_refusal_of_the_verifier_has_words() -> None:
     kinds = {leaf: understood(leaf(*special.get(leaf, ("why",)))) for leaf in leaves(RescindError)}
     assert len(kinds) >= 7
     assert all(error is not None and error.reason == leaf.reason for leaf, error in kinds.items())
+
+
+async def test_a_handler_may_write_by_itself(channel: grpc.aio.Channel, metrics: Metrics) -> None:
+    call = channel.unary_stream("/test.Service/Writes")
+    assert [item async for item in call(b"second", timeout=5)] == [b"first", b"second"]
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        assert [item async for item in call(b"unforeseen", timeout=5)]
+    assert failed.value.code() is grpc.StatusCode.INTERNAL
+    assert "hunter2" not in str(failed.value)
+    assert metrics.registry.get_sample_value(
+        "grpc_server_seconds_count", {"method": "/test.Service/Writes", "code": "OK"}
+    )
+
+
+async def test_a_stream_whose_caller_goes_away_is_closed_where_it_ran(channel: grpc.aio.Channel) -> None:
+    CLOSED.clear()
+    call = channel.unary_stream("/test.Service/Floods")(b"", timeout=20)
+    await call.read()
+    call.cancel()
+    async with asyncio.timeout(20):
+        while not CLOSED:  # noqa: ASYNC110  (the far end tells nobody)
+            await asyncio.sleep(0)
+    assert CLOSED == ["in its own task"]  # and not by whoever collects garbage

@@ -1,5 +1,7 @@
 """What every verifying service tells about its verifier: readiness and metrics, from a real guard."""
 
+import contextlib
+
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -118,3 +120,19 @@ def test_staleness_is_said_in_a_word_or_in_seconds() -> None:
     for nonsense in ("", "soon", "-1", "nan", "inf"):
         with pytest.raises(ValueError, match="must be strict, best_effort, or a number"):
             staleness_from(nonsense)
+
+
+async def test_live_streams_are_counted_and_end_with_the_service() -> None:
+    watched = Watched()
+    await watched.feed.catch_up()
+    async with contextlib.AsyncExitStack() as streams:
+        for jti in ("one", "two", "three"):
+            await streams.enter_async_context(watched.guard.lease(watched.mint.access_token(AUDIENCE, jti=jti)))
+        assert watched.value("rescind_leases") == 3
+        watched.feed.receive(watched.log.revoke(Entry("token", "one")))
+        assert watched.value("rescind_leases") == 2
+        watched.verification.end_streams()
+        assert watched.value("rescind_leases") == 0
+    reasons = ("TOKEN_REVOKED", "SERVER_STOPPING", "CLOSED")
+    ends = [watched.value("rescind_lease_ends_total", reason=reason) for reason in reasons]
+    assert ends == [1, 2, None]
