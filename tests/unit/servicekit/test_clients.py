@@ -12,7 +12,7 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from rescind.guard import NobodyAnswered
+from rescind import NobodyAnswered
 from servicekit.clients import Calls, bearer, channel, target, told
 from servicekit.errors import Kind, ServiceError
 from servicekit.metrics import Metrics
