@@ -1,6 +1,7 @@
 """People, clients and goods of the embedded run and the compose demo. Never in production: their secrets are public."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 PASSWORD = "correct-horse-battery-staple"  # noqa: S105  (printed by `make run`: it protects nothing)
@@ -47,6 +48,10 @@ SEEDS: dict[str, Any] = {
             "secret": client_secret("web"),
             "first_party": True,
             "redirect_uris": ["http://localhost:8000/auth/callback"],
+            # It has a key too, made for each folder (see client_key): `seeds_json` adds the public half as "jwks". With
+            # it the session service signs instead of showing the secret; both work.
+            "post_logout_redirect_uris": ["http://localhost:8000/"],
+            "backchannel_logout_uri": "http://localhost:8000/auth/backchannel-logout",
             "grant_types": ["authorization_code", "refresh_token"],
             "scopes": _SIGN_IN + _BUSINESS + _ADMIN,
             "resources": _ALL,
@@ -116,9 +121,10 @@ CATALOGUE: dict[str, Any] = {
 }
 
 
-def seeds_json() -> str:
-    """The seeds as `python -m identity seed` reads them."""
-    return json.dumps(SEEDS)
+def seeds_json(web_jwks: Mapping[str, Any]) -> str:
+    """The seeds as `python -m identity seed` reads them, with the public key of the client `web`."""
+    clients = [client | {"jwks": dict(web_jwks)} if client["id"] == "web" else client for client in SEEDS["clients"]]
+    return json.dumps(SEEDS | {"clients": clients})
 
 
 def catalogue_json() -> str:

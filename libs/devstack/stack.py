@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx2
 
+from devstack.client_key import client_key, public_jwks
 from devstack.outbox import FOLDER as OUTBOX
 from devstack.process import Line, Process
 from devstack.seeds import catalogue_json, client_secret, seeds_json
@@ -143,7 +144,7 @@ class Stack:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             await self.fault("start", "redis")
-            await self._seed("identity", seeds_json())
+            await self._seed("identity", seeds_json(public_jwks(client_key(self._folder))))
             await self.fault("start", "identity")
             await self._seed("orders", catalogue_json())
             await self.fault("start", "orders")

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -54,7 +56,21 @@ class Wire:
 
 
 @pytest.fixture
-async def wire(database_url: str) -> AsyncIterator[Wire]:
+async def wire(tmp_path: Path) -> AsyncIterator[Wire]:
+    async with served(f"sqlite:///{tmp_path / 'identity.db'}") as wire:
+        yield wire
+
+
+@pytest.fixture
+async def any_wire(database_url: str) -> AsyncIterator[Wire]:
+    """On SQLite, and on PostgreSQL."""
+    async with served(database_url) as wire:
+        yield wire
+
+
+@asynccontextmanager
+async def served(database_url: str) -> AsyncIterator[Wire]:
+    """With a client that may ask for contacts."""
     async with core(database_url) as identity, channel_to(identity) as channel:
         identity.tx(
             lambda tx: identity.parts.accounts.add_client(
@@ -77,7 +93,8 @@ async def wire(database_url: str) -> AsyncIterator[Wire]:
 
 @pytest.mark.requirement(29)
 @pytest.mark.requirement(56)
-async def test_a_person_sees_where_they_are_signed_in_and_which_apps_hang_where(wire: Wire) -> None:
+async def test_a_person_sees_where_they_are_signed_in_and_which_apps_hang_where(any_wire: Wire) -> None:
+    wire = any_wire
     identity = wire.identity
     user, issuer = identity.user(), identity.parts.issuer
     here = Visitor("2001:db8:1:2::3", "Browser/1")
@@ -130,7 +147,8 @@ async def test_one_session_is_ended_with_what_hangs_on_it(wire: Wire) -> None:
 
 
 @pytest.mark.requirement(24)
-async def test_all_others_are_ended_in_one_message(wire: Wire) -> None:
+async def test_all_others_are_ended_in_one_message(any_wire: Wire) -> None:
+    wire = any_wire
     identity = wire.identity
     token = wire.person()
     others = [identity.access(identity.grant()) for _ in range(3)]
@@ -157,7 +175,8 @@ async def test_more_sessions_than_one_message_holds(wire: Wire) -> None:
 
 
 @pytest.mark.requirement(24)
-async def test_everywhere_is_hard(wire: Wire) -> None:
+async def test_everywhere_is_hard(any_wire: Wire) -> None:
+    wire = any_wire
     identity = wire.identity
     token, lasting = wire.person(), identity.access(identity.grant(scope=OFFLINE))
     refresh = identity.refresh(lasting.claims["gid"])
@@ -208,7 +227,8 @@ async def test_it_takes_a_persons_own_token_through_an_app_of_ours(wire: Wire) -
     assert await refusal(wire.listed(without_openid)) == (refused, "INSUFFICIENT_SCOPE")
 
 
-async def test_twenty_at_once_end_the_others_once(wire: Wire) -> None:
+async def test_twenty_at_once_end_the_others_once(any_wire: Wire) -> None:
+    wire = any_wire
     identity = wire.identity
     token = wire.person()
     for _ in range(4):

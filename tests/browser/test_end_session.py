@@ -1,0 +1,111 @@
+"""Signing out at a client's wish, in a real browser: its own rules let the form lead on to the client."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlencode
+
+import httpx2
+import pytest
+from playwright.async_api import Page, async_playwright, expect
+from sqlalchemy import update
+
+from devstack.flow import OAuthClient
+from identity.storage import clients
+from support.identity_front import ALICE, PASSWORD
+from support.requirements import CHROMIUM
+from support.running_identity import RunningIdentity, running_identity
+
+pytestmark = pytest.mark.browser
+FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+
+@dataclass
+class Application:
+    """A client's pages: a server that says the same thing to whoever comes, and where they came."""
+
+    url: str = ""
+    arrived: list[str] = field(default_factory=list)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One request."""
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        path = head.split(" ")[1]
+        if path != "/favicon.ico":
+            self.arrived.append(self.url + path.removeprefix("/"))
+        body = b"<!doctype html><h1>The application</h1>"
+        kind = b"content-type: text/html\r\nconnection: close\r\n"
+        writer.write(b"HTTP/1.1 200 OK\r\n" + kind + f"content-length: {len(body)}\r\n\r\n".encode() + body)
+        await writer.drain()
+        writer.close()
+
+
+@pytest.fixture
+async def application() -> AsyncIterator[Application]:
+    started = Application()
+    server = await asyncio.start_server(started.serve, "127.0.0.1", 0)
+    started.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    try:
+        yield started
+    finally:
+        server.close()
+
+
+@pytest.fixture
+async def identity(tmp_path: Path, application: Application) -> AsyncIterator[RunningIdentity]:
+    async with running_identity(tmp_path) as identity:
+        addresses = {"post_logout_redirect_uris": [application.url], "redirect_uris": [application.url]}
+        registered = update(clients).where(clients.c.id == "mobile").values(addresses)
+        await identity.parts.database.run(lambda tx: tx.execute(registered))
+        yield identity
+
+
+@pytest.fixture
+async def page(identity: RunningIdentity) -> AsyncIterator[Page]:
+    """A browser with no past and without scripts, in which alice is signed in."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        context = await browser.new_context(base_url=identity.issuer, java_script_enabled=False)
+        context.set_default_timeout(20_000)
+        page = await context.new_page()
+        await page.goto("/login")
+        await page.get_by_label("E-mail").fill(ALICE)
+        await page.get_by_label("Password").fill(PASSWORD)
+        await page.get_by_role("button", name="Sign in").click()
+        await expect(page.get_by_role("heading", name="Alice")).to_be_visible()
+        yield page
+        await browser.close()
+
+
+@pytest.mark.requirement(60)
+async def test_the_person_is_asked_and_may_stay_or_go_on_to_the_application(
+    page: Page, application: Application
+) -> None:
+    asked = urlencode({"client_id": "mobile", "post_logout_redirect_uri": application.url, "state": "s"})
+    await page.goto(f"/end_session?{asked}")
+    await expect(page.get_by_role("heading", name="Sign out?")).to_be_visible()
+    await expect(page.get_by_text("Rescind mobile asks to sign you out")).to_be_visible()
+    await page.get_by_role("link", name="Stay signed in").click()
+    await expect(page.get_by_role("heading", name="Alice")).to_be_visible()
+    await page.goto(f"/end_session?{asked}")
+    await page.get_by_role("button", name="Sign out").click()
+    await expect(page.get_by_role("heading", name="The application")).to_be_visible()
+    assert application.arrived == [application.url + "?state=s"]
+    assert await page.context.cookies() == []
+
+
+@pytest.mark.requirement(60)
+async def test_the_client_that_signed_in_goes_through_without_a_question(
+    page: Page, application: Application, identity: RunningIdentity
+) -> None:
+    async with httpx2.AsyncClient() as http:
+        client = OAuthClient(http, identity.issuer, "mobile", redirect_uri=application.url)
+        started = client.start(scope="openid")
+        await page.goto(started.url)
+        tokens = await client.redeem(started, client.code_from(started, application.arrived.pop()))
+    asked = urlencode({"id_token_hint": tokens.id_token or "", "post_logout_redirect_uri": application.url})
+    await page.goto(f"/end_session?{asked}")
+    await expect(page.get_by_role("heading", name="The application")).to_be_visible()
+    assert application.arrived == [application.url]
+    assert await page.context.cookies() == []
