@@ -198,12 +198,9 @@ def _idempotency_key(
     return idempotency_key
 
 
-def _etag(if_match: Annotated[str | None, Header(description='The etag, as "..." or as it came')] = None) -> str:
-    """One strong etag (RFC 9110 section 13.1.1); absent or `*`: whatever it is by now."""
-    if if_match is None or if_match == "*":
-        return ""
-    quoted = len(if_match) > 1 and if_match[0] == if_match[-1] == '"'
-    return if_match[1:-1] if quoted else if_match
+def _etag(if_match: Annotated[str | None, Header(description='The etag as it came: "1"')] = None) -> str:
+    """One strong etag, quotes included (RFC 9110 section 13.1.1); absent or `*`: whatever it is by now."""
+    return "" if if_match is None or if_match == "*" else if_match
 
 
 def _product(product: pb.Product) -> ProductBody:
