@@ -8,6 +8,7 @@ PASSWORD = "correct-horse-battery-staple"  # noqa: S105  (printed by `make run`:
 ALICE, BOB, ADMIN = "alice@example.com", "bob@example.com", "admin@example.com"
 LOOPBACK = "http://127.0.0.1/callback"  # on any port (RFC 8252 section 7.3)
 
+WEB = "http://localhost:8000"  # where people open the web app
 IDENTITY = "urn:rescind:identity"
 SESSION = "urn:rescind:session"
 ORDERS = "urn:rescind:orders"
@@ -96,7 +97,16 @@ SEEDS: dict[str, Any] = {
         },
         _service("orders"),
         _service("notifications", "contacts"),
-        _service("session"),
+        # It holds its people's tokens for every service, and asks about each when it is not fresh.
+        _service("session", "introspect_any"),
+        {
+            "id": "gateway",
+            "name": "A gateway that resolves people's cookies",
+            "secret": client_secret("gateway"),
+            "first_party": True,
+            "grant_types": ["client_credentials"],
+            "resources": [SESSION],
+        },
     ],
 }
 
@@ -121,10 +131,10 @@ CATALOGUE: dict[str, Any] = {
 }
 
 
-def seeds_json(web_jwks: Mapping[str, Any]) -> str:
-    """The seeds as `python -m identity seed` reads them, with the public key of the client `web`."""
+def seeds_json(web_jwks: Mapping[str, Any], web: str = WEB) -> str:
+    """The seeds as `python -m identity seed` reads them: the web app is at `web`, and signs with the key in `web_jwks`."""
     clients = [client | {"jwks": dict(web_jwks)} if client["id"] == "web" else client for client in SEEDS["clients"]]
-    return json.dumps(SEEDS | {"clients": clients})
+    return json.dumps(SEEDS | {"clients": clients}).replace(WEB, web)
 
 
 def catalogue_json() -> str:
