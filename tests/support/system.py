@@ -19,6 +19,7 @@ from devstack.stack import Ports, Stack
 from devstack.story import Scene, opened
 from devstack.target import Addresses, Fault, Part, StackError
 from support.eventually import eventually
+from support.orders_wires import stock
 
 MAX_STALENESS = 3.0  # seconds; of every verifier here
 CATCH_UP = 5.0  # seconds that a verifier has to be fresh again, whatever happened
@@ -95,9 +96,10 @@ async def running(part: Part, environment: Mapping[str, str], lines: list[str]) 
 
 @contextlib.asynccontextmanager
 async def another_orders(stack: Stack, folder: Path, **changes: str) -> AsyncIterator[Verifier]:
-    """One more orders process beside the stack's, with a database of its own and `changes` to its environment."""
+    """One more orders process beside the stack's, with a shop of its own and `changes` to its environment."""
     lines: list[str] = []
     environment = stack.environment("orders") | {"ORDERS_DATABASE_URL": f"sqlite:///{folder}/another.db"} | changes
+    await stock(environment["ORDERS_DATABASE_URL"])
     async with running("orders", environment, lines) as started:
         addresses = replace(
             stack.addresses,
