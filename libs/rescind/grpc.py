@@ -33,7 +33,7 @@ _principal: contextvars.ContextVar[Principal] = contextvars.ContextVar("rescind_
 
 @dataclass(frozen=True, slots=True, init=False)
 class Rule:
-    """What a method asks of its caller: all of `scopes`, how stale the answer may be, how recent the sign-in (seconds)."""
+    """What a method asks of its caller: all of `scopes`; how stale the answer, how old (s) the sign-in may be."""
 
     scopes: frozenset[str]
     staleness: Staleness

@@ -54,6 +54,12 @@ def _oauth(web: Web) -> APIRouter:
         await web.publish()
         return response
 
+    @router.post("/device_authorization")
+    async def device_authorization(request: Request) -> Response:
+        return await _converse(
+            web, request, lambda server, asked: server.create_endpoint_response("device_authorization", asked)
+        )
+
     @router.post("/introspect")
     async def introspect(request: Request) -> Response:
         return await _converse(

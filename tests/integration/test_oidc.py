@@ -65,7 +65,7 @@ async def test_the_metadata_names_what_is_there_and_nothing_else(front: Front) -
     assert openid["subject_types_supported"] == ["public"]
     assert not {"password", "implicit"} & set(openid["grant_types_supported"])
     assert "none" not in openid["introspection_endpoint_auth_methods_supported"]
-    for absent in ("registration", "device_authorization", "pushed_authorization_request", "end_session"):
+    for absent in ("registration", "pushed_authorization_request", "end_session"):
         assert f"{absent}_endpoint" not in openid
     for name, url in openid.items():
         if name.endswith(("_endpoint", "_uri")):
@@ -119,6 +119,8 @@ async def test_the_id_token_says_who_signed_in_when_and_for_which_request(front:
         "auth_time": now,
         "nonce": started.nonce,
         "sid": access["sid"],
+        "acr": "urn:rescind:acr:password",
+        "amr": ["pwd"],
         "at_hash": base64.urlsafe_b64encode(half).rstrip(b"=").decode(),
     }
 

@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from sqlalchemy import Connection, Row, select
 
 from devstack.flow import Browser, OAuthClient
+from devstack.seeds import DEVICE_CODE, NOTIFICATIONS, TOKEN_EXCHANGE
 from identity.app import Parts, assemble, build
 from identity.keyring import NewKey, generate
 from identity.passwords import Passwords
@@ -31,7 +32,16 @@ ALICE, BOB, ADMIN = "alice@example.com", "bob@example.com", "admin@example.com"
 ORDERS, IDENTITY = "urn:rescind:orders", "urn:rescind:identity"
 LOOPBACK = "http://127.0.0.1:7777/callback"
 
-_PERSONAL = ("openid", "profile", "email", "offline_access", "orders:read", "orders:write", "orders:admin")
+_PERSONAL = (
+    "openid",
+    "profile",
+    "email",
+    "offline_access",
+    "orders:read",
+    "orders:write",
+    "orders:admin",
+    "notifications:read",
+)
 _CODE = ("authorization_code", "refresh_token")
 CLIENTS = (
     NewClient(
@@ -52,7 +62,7 @@ CLIENTS = (
         redirect_uris=["http://127.0.0.1/callback"],
         grant_types=_CODE,
         scopes=_PERSONAL,
-        resources=[IDENTITY, ORDERS],
+        resources=[IDENTITY, ORDERS, NOTIFICATIONS],
     ),
     NewClient(
         "partner",
@@ -61,6 +71,24 @@ CLIENTS = (
         redirect_uris=["http://127.0.0.1/callback"],
         grant_types=_CODE,
         scopes=("openid", "profile", "orders:read", "offline_access"),
+        resources=[IDENTITY, ORDERS],
+        asks_always=True,
+    ),
+    NewClient(
+        "calendar",
+        "Calendar",
+        hashlib.sha256(b"calendar-secret").hexdigest(),
+        redirect_uris=["http://127.0.0.1/callback"],
+        grant_types=_CODE,
+        scopes=("openid", "profile", "orders:read", "orders:write", "offline_access"),
+        resources=[IDENTITY, ORDERS],
+    ),
+    NewClient(
+        "cli",
+        "Rescind at the command line",
+        first_party=True,
+        grant_types=(DEVICE_CODE, "refresh_token"),
+        scopes=(*_PERSONAL, "identity:admin"),
         resources=[IDENTITY, ORDERS],
     ),
     NewClient(
@@ -81,6 +109,16 @@ CLIENTS = (
         grant_types=("client_credentials",),
         resources=[IDENTITY],
         permissions=("introspect", "replay"),
+    ),
+    NewClient(
+        "notifications",
+        "Notifications",
+        hashlib.sha256(b"notifications-secret").hexdigest(),
+        first_party=True,
+        grant_types=("client_credentials", TOKEN_EXCHANGE),
+        resources=[IDENTITY],
+        permissions=("introspect", "replay"),
+        exchange_scopes=("orders:read",),
     ),
 )
 
