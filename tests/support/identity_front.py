@@ -6,7 +6,7 @@ Redis is not behind it: `pushed` counts how often the routes asked for what was 
 import base64
 import hashlib
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,16 +14,19 @@ from typing import Any
 import httpx2
 from argon2 import PasswordHasher
 from fastapi import FastAPI
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, select, update
 
 from devstack.flow import Browser, OAuthClient
 from devstack.seeds import DEVICE_CODE, NOTIFICATIONS, TOKEN_EXCHANGE
 from identity.app import Parts, assemble, build
-from identity.keyring import NewKey, generate
+from identity.keyring import KeyRing, NewKey, generate
 from identity.passwords import Passwords
 from identity.service import Accounts, NewClient, NewUser
 from identity.settings import Settings
-from identity.storage import revocations, users
+from identity.storage import clients, revocations, users
+from rescind import Clock as RescindClock
+from rescind import Feed, Guard, StaticKeySet, Verifier
+from rescind.testing import MemoryLog, TokenMint
 from servicekit.database import Database
 
 ISSUER = "http://localhost:8001"
@@ -145,7 +148,9 @@ class Front:
     database: Database
     clock: Clock
     accounts: Accounts
+    keyring: KeyRing
     pushed: list[int] = field(default_factory=list)
+    issuer: str = ISSUER
 
     def browser(self) -> Browser:
         return Browser(self.http, ISSUER)
@@ -157,8 +162,41 @@ class Front:
         secret = f"{client_id}-secret" if confidential else None
         return OAuthClient(self.http, ISSUER, client_id, secret=secret, redirect_uri=redirect_uri)
 
+    @staticmethod
+    def secret_hash(client_id: str) -> str:
+        """What is stored of the secret that `client` shows for a client that a test registers itself."""
+        return hashlib.sha256(f"{client_id}-secret".encode()).hexdigest()
+
+    @staticmethod
+    def register_exchange(tx: Connection, client_id: str, scopes: Sequence[str]) -> None:
+        """Lets a client get these scopes by token exchange."""
+        tx.execute(update(clients).where(clients.c.id == client_id).values(exchange_scopes=list(scopes)))
+
+    @staticmethod
+    def make_public(tx: Connection, client_id: str) -> None:
+        """Takes a client's secret away."""
+        tx.execute(update(clients).where(clients.c.id == client_id).values(secret_hash=None))
+
     def user(self, email: str) -> Row[Any]:
         return self.database.run_sync(lambda tx: tx.execute(select(users).where(users.c.email == email)).one())
+
+    async def guard(self, audience: str) -> Guard:
+        """A verifier that holds this identity's keys and no revocations."""
+        keys = self.database.run_sync(self.keyring.accepted_kids)
+
+        def publish(tx: Connection) -> dict[str, Any]:
+            return {kid: self.keyring.public_key(tx, "access", kid) for kid in keys}
+
+        def now() -> float:
+            return self.clock.ms / 1000
+
+        public = self.database.run_sync(publish)
+        log = MemoryLog(TokenMint(ISSUER), now=now)
+        log.kids = frozenset(keys)
+        feed = Feed(ISSUER, log.mint.log_keys, log, log, max_staleness=3600, clock=RescindClock(now, now))
+        await feed.catch_up()
+        verifier = Verifier(ISSUER, audience, StaticKeySet(public), feed, clock=RescindClock(now, now))
+        return Guard(verifier, feed)
 
     def log(self) -> list[tuple[str, list[dict[str, Any]]]]:
         """Cause and entries of every revocation so far."""
@@ -241,6 +279,6 @@ async def identity_front(database_url: str, **changes: Any) -> AsyncIterator[Fro
         await seed(parts)
         app = build(parts.settings, parts=parts).http
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url=ISSUER) as http:
-            yield Front(app, http, parts.database, clock, parts.accounts, pushed)
+            yield Front(app, http, parts.database, clock, parts.accounts, parts.keyring, pushed)
     finally:
         await parts.close()

@@ -21,7 +21,7 @@ def hinted_subject(server: "Server", unverified_hint: str | None, client_id: str
     if unverified_hint is None:
         return None
     try:
-        jws = parse(unverified_hint, types=frozenset({ID_TYPE}))
+        jws = parse(unverified_hint, types=frozenset({ID_TYPE.lower()}))
         key = server.issuer.keyring.public_key(server.tx, "access", jws.kid)
         claims = {} if key is None else jws.verified_claims(key)
     except TokenRefused:
