@@ -33,8 +33,7 @@ async def poll(client: OAuthClient, device: dict[str, Any], **more: str) -> Toke
     try:
         return await client.token(grant_type=DEVICE_CODE, device_code=device["device_code"], **more)
     except Refused as refused:
-        assert refused.status == 400
-        return refused.error
+        return refused.error if refused.status == 400 else f"{refused.status} {refused.error}"
 
 
 async def at_the_form(browser: Browser, url: str = f"{ISSUER}/device", email: str = ALICE) -> Page:
