@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection, select
 
 from devstack.flow import Browser, FlowFailed, OAuthClient, Page, Refused, Tokens
 from devstack.seeds import DEVICE_CODE
+from identity.housekeeping import sweep
+from identity.storage import device_codes, wrong_user_codes
 from support.identity_front import ADMIN, ALICE, BOB, IDENTITY, ISSUER, ORDERS, PASSWORD, Front, identity_front
 
 SCOPE = "openid orders:read"
@@ -295,3 +298,21 @@ async def test_a_user_code_does_not_pass_for_an_authorization_request(front: Fro
     assert response.status_code == 400
     with pytest.raises(FlowFailed):
         (await front.browser().open(f"{ISSUER}/device?flow=forged.x")).form("/consent")
+
+
+async def test_what_is_over_is_cleared_away_after_a_day(front: Front) -> None:
+    cli, browser = front.client("cli"), front.browser()
+    device = await begun(cli, scope="openid")
+    await entered(browser, "BBBB-BBBB")
+    await decided(browser, device["user_code"])
+
+    def left(tx: Connection) -> int:
+        return sum(len(tx.execute(select(table)).all()) for table in (device_codes, wrong_user_codes))
+
+    assert front.database.run_sync(left) == 2
+    front.clock.forward(86_400)
+    front.database.run_sync(lambda tx: sweep(tx, front.clock.ms))
+    assert front.database.run_sync(left) == 1  # ten minutes of life, and then a day
+    front.clock.forward(601)
+    front.database.run_sync(lambda tx: sweep(tx, front.clock.ms + 1))
+    assert front.database.run_sync(left) == 0
