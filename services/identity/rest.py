@@ -121,7 +121,7 @@ async def _converse(
     except RolledBack as refused:
         answer = refused.answer
     else:
-        if answer.status >= 400:  # kept all the same: it has ended a grant
+        if answer.has_ended:
             await web.publish()
     return _response(answer)
 

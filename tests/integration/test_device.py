@@ -310,7 +310,7 @@ async def test_what_is_over_is_cleared_away_after_a_day(front: Front) -> None:
         return sum(len(tx.execute(select(table)).all()) for table in (device_codes, wrong_user_codes))
 
     assert front.database.run_sync(left) == 2
-    front.clock.forward(86_400)
+    front.clock.forward(86_401)
     front.database.run_sync(lambda tx: sweep(tx, front.clock.ms))
     assert front.database.run_sync(left) == 1  # ten minutes of life, and then a day
     front.clock.forward(601)

@@ -6,7 +6,7 @@ kept; and the answer to a device that polls, which has to wait, and when it poll
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -35,6 +35,7 @@ class Answer:
     status: int
     body: dict[str, Any]
     headers: tuple[tuple[str, str], ...] = field(default=())
+    has_ended: bool = False  # a grant: that is to be pushed, although the answer refuses
 
     @property
     def location(self) -> str | None:
@@ -83,7 +84,7 @@ class Server(AuthorizationServer):  # type: ignore[misc]  # Authlib is untyped
             raise RolledBack(answer)
         for event, client_id in self._kept:
             _log.warning(event, client_id=client_id)
-        return answer
+        return replace(answer, has_ended=bool(self._kept))
 
     def keep(self, event: str, client_id: str) -> None:
         """Has this transaction committed although the answer refuses: it has ended a grant because of `event`."""
