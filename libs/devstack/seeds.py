@@ -1,7 +1,7 @@
 """The people and clients of the embedded run and the compose demo. Never in production: their secrets are public."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 PASSWORD = "correct-horse-battery-staple"  # noqa: S105  (printed by `make run`: it protects nothing)
@@ -53,6 +53,10 @@ SEEDS: dict[str, Any] = {
             "secret": client_secret("web"),
             "first_party": True,
             "redirect_uris": ["http://localhost:8000/auth/callback"],
+            # It has a key too, made for each folder (see client_key): `seeds_json` adds the public half as "jwks". With
+            # it the session service signs instead of showing the secret; both work.
+            "post_logout_redirect_uris": ["http://localhost:8000/"],
+            "backchannel_logout_uri": "http://localhost:8000/auth/backchannel-logout",
             "grant_types": ["authorization_code", "refresh_token"],
             "scopes": _SIGN_IN + _BUSINESS + _ADMIN,
             "resources": _ALL,
@@ -96,12 +100,13 @@ SEEDS: dict[str, Any] = {
             "permissions": ["introspect", "introspect_any", "revoke"],
         },
         _service("orders"),
-        _service("notifications", exchange_scopes=["orders:read"]),
+        _service("notifications", "contacts", exchange_scopes=["orders:read"]),
         _service("session"),
     ],
 }
 
 
-def seeds_json() -> str:
-    """The seeds as `python -m identity seed` reads them."""
-    return json.dumps(SEEDS)
+def seeds_json(web_jwks: Mapping[str, Any]) -> str:
+    """The seeds as `python -m identity seed` reads them, with the public key of the client `web`."""
+    clients = [client | {"jwks": dict(web_jwks)} if client["id"] == "web" else client for client in SEEDS["clients"]]
+    return json.dumps(SEEDS | {"clients": clients})

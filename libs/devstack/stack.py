@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx2
 
+from devstack.client_key import client_key, public_jwks
 from devstack.process import Line, Process
 from devstack.seeds import client_secret, seeds_json
 from devstack.target import WRITE_STALENESS, Addresses, Fault, Part, StackError
@@ -251,7 +252,7 @@ class Stack:
         process = Process(
             "identity", [sys.executable, "-m", "identity", "seed"], self.environment("identity"), self._on_line
         )
-        await process.start(seeds_json().encode())
+        await process.start(seeds_json(public_jwks(client_key(self._folder))).encode())
         if await process.wait() != 0:
             raise StackError(f"seeding failed: {_last_words(process)}")
 

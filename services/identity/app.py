@@ -9,14 +9,22 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from identity import rest, rpc
+from eventlog.metrics import RelayMetrics
+from eventlog.outbox import Outbox
+from eventlog.redis_stream import RedisStream
+from eventlog.relay import Relay
+from identity import rest, rpc, storage
 from identity.authority import Authority, AuthorityInterceptor
+from identity.backchannel import LogoutQueue, LogoutSender
 from identity.domain import Entropy
+from identity.events import READERS, STREAM, SecurityEvents
 from identity.forms import Forms
 from identity.housekeeping import Housekeeping
 from identity.introspection import Introspector
 from identity.issuing import Issuer, Lives
 from identity.keyring import KeyRing, NewKey, generate
+from identity.my_account import MyAccount
+from identity.my_account_rpc import MyAccountApi
 from identity.passwords import Passwords
 from identity.publisher import Publisher
 from identity.redis_log import RedisLog
@@ -26,6 +34,7 @@ from identity.sealing import SecretKeys
 from identity.service import Accounts, Administration
 from identity.settings import Settings, parse_secret_keys
 from identity.views import Views
+from identity.visitor import parse_networks
 from identity.web import Web
 from servicekit.database import Database
 from servicekit.http import create_app
@@ -54,6 +63,11 @@ class Parts:
     secret_keys: SecretKeys
     passwords: Passwords
     metrics: Metrics
+    my_account: MyAccount
+    events: SecurityEvents
+    stream: RedisStream
+    relay: Relay
+    logouts: LogoutSender
 
     async def found(self) -> None:
         """Brings the schema up to date and sees to the log and its keys."""
@@ -66,6 +80,7 @@ class Parts:
     async def close(self) -> None:
         """Closes every connection."""
         await self.redis.aclose()
+        await self.stream.aclose()
         await self.database.dispose()
 
 
@@ -92,9 +107,31 @@ def assemble(
     keyring = KeyRing(
         secret_keys, now=database.now, leeway=settings.leeway, spare_age=settings.spare_age, make_key=make_key
     )
-    revocations = RevocationLog(
-        keyring, issuer=settings.issuer, leeway=settings.leeway, now=database.now, entropy=entropy
+    outbox = Outbox(storage.outbox, STREAM, now=database.now)
+    stream = RedisStream(settings.redis_url.get_secret_value(), STREAM)
+    relay = Relay(database, outbox, stream, metrics=RelayMetrics(metrics.registry), required=READERS)
+    events = SecurityEvents(outbox)
+    owed = LogoutQueue(keyring, issuer=settings.issuer, now=database.now, entropy=entropy)
+    sent = Counter("logout_tokens", "Attempts to tell a client of a logout.", ("outcome",), registry=metrics.registry)
+    logouts = LogoutSender(
+        database,
+        owed,
+        http_hosts=[host.strip() for host in settings.backchannel_http_hosts.split(",")],
+        outcome=lambda outcome: sent.labels(outcome).inc(),
     )
+    revocations = RevocationLog(
+        keyring,
+        issuer=settings.issuer,
+        leeway=settings.leeway,
+        now=database.now,
+        entropy=entropy,
+        # The events last: they take a lock that has its place behind everything else (see storage).
+        witnesses=[owed.witness, events.witness],
+    )
+
+    def wake() -> None:
+        relay.wake()
+        logouts.wake()
 
     async def begin_new_log(ended: str) -> None:
         await administration.begin_new_log(ended)
@@ -107,6 +144,7 @@ def assemble(
         begin_new_log=begin_new_log,
         wait=settings.publish_wait_ms / 1000,
         published=published.inc,
+        committed=wake,
     )
     hashing = passwords or Passwords(entropy=entropy)
     administration = Administration(database, keyring, revocations, publisher, entropy)
@@ -132,14 +170,20 @@ def assemble(
             secret_keys=secret_keys,
             now=database.now,
             entropy=entropy,
+            events=events,
         ),
         introspector=Introspector(keyring, issuer=settings.issuer, leeway=settings.leeway, now=database.now),
         replay=Replay(database, revocations),
-        accounts=Accounts(database, revocations, publisher, hashing, entropy),
+        accounts=Accounts(database, revocations, publisher, hashing, entropy, events),
         administration=administration,
         secret_keys=secret_keys,
         passwords=hashing,
         metrics=metrics,
+        my_account=MyAccount(database, revocations, publisher),
+        events=events,
+        stream=stream,
+        relay=relay,
+        logouts=logouts,
     )
 
 
@@ -158,6 +202,8 @@ def build(settings: Settings, *, parts: Parts | None = None) -> Service:
             forms=Forms(parts.secret_keys.form_keys),
             views=Views(),
             publish=parts.publisher.publish_pending,
+            told=parts.relay.wake,
+            trusted_proxies=parse_networks(settings.trusted_proxies),
         ),
     )
 
@@ -181,10 +227,11 @@ def build(settings: Settings, *, parts: Parts | None = None) -> Service:
             rpc.Revocations(parts.administration, parts.replay),
             rpc.AccountsApi(parts.accounts),
             rpc.Keys(parts.administration),
+            MyAccountApi(parts.my_account),
         ),
         interceptors=[AuthorityInterceptor(Authority(parts.database, parts.introspector))],
         before_start=[parts.found, redis_answers],
-        background=[parts.publisher.run, Housekeeping(parts.database).run],
+        background=[parts.publisher.run, parts.relay.run, parts.logouts.run, Housekeeping(parts.database).run],
         readiness=readiness,
         on_stop=[parts.close],
         development=settings.development,

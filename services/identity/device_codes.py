@@ -198,7 +198,7 @@ class DeviceCodes:
             auth_time=row.auth_time,
             expires_at=now + self.issuer.lives.offline * 1000 if offline else session.expires_at,
         )
-        self.issuer.make_grant(tx, grant, user_hard_gen=row.user_hard_gen, client_hard_gen=row.client_hard_gen)
+        self.issuer.make_grant(tx, grant, client, begun_in=row.session_id, user_hard_gen=row.user_hard_gen)
         return grant
 
     def _polled(self, tx: Connection, hashed: str) -> str:

@@ -42,6 +42,9 @@ AUDIENCE_SCOPES: Mapping[str, frozenset[str]] = MappingProxyType(
     }
 )
 
+# What a person can be, beyond a person.
+ROLES = frozenset({"admin"})
+
 # A generation's upper bits are the epoch of the log, so a database restored from a backup never reuses one.
 GENERATION_BITS = 32
 
@@ -57,6 +60,7 @@ class Cause:
     CODE_REUSED = "CODE_REUSED"
     REFRESH_REUSED = "REFRESH_REUSED"
     TOKEN_REVOKED = "TOKEN_REVOKED"  # noqa: S105
+    GRANT_WITHDRAWN = "GRANT_WITHDRAWN"
     ADMINISTRATOR = "ADMINISTRATOR"
     CARRIED_OVER = "CARRIED_OVER"
 
@@ -240,6 +244,16 @@ class Credentials:
     user_id: UserId
     password_hash: str
     hard_gen: int
+    disabled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """Where a person can be reached."""
+
+    user_id: str
+    email: str
+    name: str
     disabled: bool
 
 

@@ -12,10 +12,12 @@ import structlog
 from sqlalchemy import ColumnElement, Connection, Table, delete, exists, func, select
 
 from identity.storage import (
+    client_assertions,
     codes,
     device_codes,
     grants,
     login_sessions,
+    pushed_requests,
     refresh_tokens,
     revocations,
     revoked_tokens,
@@ -59,6 +61,8 @@ def _dead(now: int) -> list[tuple[Table, ColumnElement[bool]]]:
         (device_codes, device_codes.c.expires_at < now - DAY_MS),
         (wrong_user_codes, wrong_user_codes.c.at < now - DAY_MS),
         (revoked_tokens, revoked_tokens.c.dead_at < now),
+        (pushed_requests, pushed_requests.c.expires_at < now),
+        (client_assertions, client_assertions.c.expires_at < now),
         (revocations, revocations.c.dead_at < now - DAY_MS),
         (refresh_tokens, of_a_dead_grant),
         (grants, grant_over & no_refresh_left),

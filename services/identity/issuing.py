@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 
+from contracts.identity.v1.events_pb2 import GrantGiven, RefreshTokenReused
 from identity.domain import (
     OFFLINE,
     AccessToken,
@@ -47,11 +48,14 @@ from identity.domain import (
     scope_for,
     secret_digest,
 )
+from identity.endings import Fact
+from identity.events import SecurityEvents
 from identity.keyring import KeyRing, longest_life
 from identity.revocations import RevocationLog
 from identity.sealing import SecretKeys
 from identity.standing import living_client, living_grant, living_session, user_row
 from identity.storage import codes, grants, log_state, login_sessions, refresh_tokens
+from identity.visitor import NOBODY_KNOWN, Visitor
 
 ACCESS_TYPE = "at+jwt"
 ID_TYPE = "JWT"
@@ -81,11 +85,15 @@ class Issuer:
     secret_keys: SecretKeys
     now: Callable[[Connection], int]
     entropy: Entropy
+    events: SecurityEvents
 
-    def open_session(self, tx: Connection, user_id: str, *, hard_gen_seen: int) -> NewSession:
+    def open_session(
+        self, tx: Connection, user_id: str, *, hard_gen_seen: int, visitor: Visitor = NOBODY_KNOWN
+    ) -> NewSession:
         """Opens a login session for somebody whose password was right.
 
-        `hard_gen_seen` is the user's hard generation as it was read together with the password hash.
+        `hard_gen_seen` is the user's hard generation as it was read together with the password hash. `visitor` is kept
+        with the session, for the person to recognise it by.
 
         Raises:
             SignInOvertaken: meanwhile the account was disabled or everything of it signed out.
@@ -109,6 +117,8 @@ class Issuer:
                 auth_time=now,
                 created_at=now,
                 expires_at=opened.expires_at,
+                user_agent=visitor.user_agent,
+                network=visitor.network,
             )
         )
         return opened
@@ -223,7 +233,7 @@ class Issuer:
             auth_time=row.auth_time,
             expires_at=now + self.lives.offline * 1000 if offline else session.expires_at,
         )
-        self.make_grant(tx, grant, user_hard_gen=row.user_hard_gen, client_hard_gen=row.client_hard_gen)
+        self.make_grant(tx, grant, client, begun_in=row.session_id, user_hard_gen=row.user_hard_gen)
         return Redeemed(
             grant_id=GrantId(row.grant_id),
             user_id=UserId(row.user_id),
@@ -237,23 +247,28 @@ class Issuer:
             auth_time=row.auth_time,
         )
 
-    def make_grant(self, tx: Connection, grant: Grant, *, user_hard_gen: int, client_hard_gen: int) -> None:
-        """Writes a grant whose user, client and login session the caller has locked and seen alive."""
+    def make_grant(self, tx: Connection, grant: Grant, client: Row[Any], *, begun_in: str, user_hard_gen: int) -> None:
+        """Writes a grant whose user, client and login session (`begun_in`) the caller has locked and seen alive."""
         tx.execute(
             insert(grants).values(
                 id=grant.grant_id,
                 user_id=grant.user_id,
                 client_id=grant.client_id,
                 session_id=grant.session_id,
+                begun_in=begun_in,
                 scope=grant.scope,
                 resources=list(grant.resources),
                 user_hard_gen=user_hard_gen,
-                client_hard_gen=client_hard_gen,
+                client_hard_gen=client.hard_gen,
                 auth_time=grant.auth_time,
                 created_at=self.now(tx),
                 expires_at=grant.expires_at,
             )
         )
+        if not client.first_party:
+            scopes = grant.scope.split()
+            given = GrantGiven(subject=grant.user_id, client_id=grant.client_id, grant_id=grant.grant_id, scopes=scopes)
+            self.events.tell(tx, [Fact(grant.user_id, given)])
 
     def issue_access_token(
         self,
@@ -315,7 +330,9 @@ class Issuer:
             return Rotated(grant, successor)
         retried = self._unspent_successor(tx, presented, now)
         if retried is None:
-            self.revocations.revoke_grant(tx, grant.grant_id, Cause.REFRESH_REUSED)
+            reused = RefreshTokenReused(subject=grant.user_id, client_id=client_id, grant_id=grant.grant_id)
+            facts = [Fact(grant.user_id, reused)]
+            self.revocations.revoke_grant(tx, grant.grant_id, Cause.REFRESH_REUSED, facts=facts)
             raise RefreshReused(grant.grant_id)
         return Rotated(grant, retried)
 

@@ -17,12 +17,13 @@ from sqlalchemy import Connection
 from starlette.responses import RedirectResponse, Response
 
 from identity import device_pages, signin
-from identity.domain import OFFLINE, LoginSession, SignInOvertaken, new_secret
+from identity.domain import OFFLINE, LoginSession, NewSession, SignInOvertaken, new_secret
 from identity.forms import Flow
 from identity.oauth.authorization import Arrival, Consent, Decision, Outcome, SignIn, ToClient, authorize
 from identity.oauth.clients import Client
 from identity.oauth.consent import in_plain_words
-from identity.oauth.requests import Parameters
+from identity.oauth.pushed import pulled
+from identity.oauth.requests import LONGEST_QUERY, Parameters
 from identity.passwords import RECOMMENDED, SHORTEST, PasswordRefused, check_new
 from identity.web import (
     BROWSER_COOKIE,
@@ -36,7 +37,6 @@ from identity.web import (
 )
 from servicekit.errors import Kind, ServiceError, problem_headers
 
-_LONGEST_QUERY = 8192  # bytes of an authorization request; it travels in a URL of ours, signed
 _OUR_SECRET = re.compile(r"[A-Za-z0-9_-]{43}")  # what a cookie of ours looks like
 _NOT_RIGHT = "E-mail or password is not right."
 _OPEN_TOO_LONG = "This page was open for too long, or was opened in another window. Please try again."
@@ -91,14 +91,15 @@ def router(web: Web) -> APIRouter:
     @pages.get("/authorize")
     async def arrive(request: Request) -> Response:
         query: bytes = request.scope["query_string"]
-        if len(query) > _LONGEST_QUERY:
+        if len(query) > LONGEST_QUERY:
             raise ServiceError(Kind.INVALID, "REQUEST_TOO_LONG", "The authorization request is too long.")
         parameters = Parameters.parse(query)
 
         def work(tx: Connection) -> tuple[Outcome, Flow]:
             now = issuer.now(tx)
-            arrival = Arrival(parameters, _session(web, tx, request), now)
-            return authorize(web.server(tx), arrival), Flow(query.decode(), now)
+            asked = pulled(tx, query.decode(), parameters, now=issuer.now)
+            arrival = Arrival(Parameters.parse(asked.encode()), _session(web, tx, request), now)
+            return authorize(web.server(tx), arrival), Flow(asked, now)
 
         outcome, flow = await web.database.run(work)
         if isinstance(outcome, Consent):
@@ -136,14 +137,20 @@ def router(web: Web) -> APIRouter:
             _log.warning("sign_in_refused", user_id=known and known.user_id, right_password=right)
             return await again(_NOT_RIGHT)
         to = "/account" if packed is None else await web.database.read(lambda tx: _unpacked(web, tx, packed).to)
-        proven, previous = known, request.cookies.get(SESSION_COOKIE)
+        proven, previous, visitor = known, request.cookies.get(SESSION_COOKIE), web.visitor(request)
+
+        def work(tx: Connection) -> NewSession:
+            client_id = "" if packed is None else _client_of(web, tx, packed)
+            return signin.open_session(tx, issuer, proven, previous, visitor=visitor, client_id=client_id)
+
         try:
-            opened = await web.database.run(lambda tx: signin.open_session(tx, issuer, proven, previous))
+            opened = await web.database.run(work)
         except SignInOvertaken:
             _log.warning("sign_in_overtaken", user_id=proven.user_id)
             return await again(_NOT_RIGHT)
         if previous is not None:
             await web.publish()  # it may have been somebody else's session, which has ended now
+        web.told()
         _log.info("signed_in", user_id=proven.user_id, sid=opened.sid)
         response = _see_other(to if packed is None else f"{to}?" + urlencode({"flow": packed}))
         start_session(response, opened)
@@ -192,7 +199,7 @@ def router(web: Web) -> APIRouter:
         current, new = form.get("current_password") or "", form.get("new_password") or ""
         try:
             check_new(new, email=whose.email)
-            hard_gen = await web.accounts.change_password(session.user_id, current, new)
+            hard_gen = await web.accounts.change_password(session.user_id, current, new, session_id=session.sid)
         except PasswordRefused as refused:
             return await _account_page(web, request, fault=str(refused), status=422)
         except ServiceError as error:
@@ -201,7 +208,10 @@ def router(web: Web) -> APIRouter:
             _log.warning("password_change_refused", user_id=session.user_id)
             return await _account_page(web, request, fault="The current password is not right.", status=403)
         try:
-            opened = await web.database.run(lambda tx: issuer.open_session(tx, session.user_id, hard_gen_seen=hard_gen))
+            visitor = web.visitor(request)
+            opened = await web.database.run(
+                lambda tx: issuer.open_session(tx, session.user_id, hard_gen_seen=hard_gen, visitor=visitor)
+            )
         except SignInOvertaken:
             return _see_other("/login")
         response = _see_other(f"/account?notice={_PASSWORD_CHANGED}")
@@ -254,6 +264,14 @@ def _unpacked(web: Web, tx: Connection, packed: str) -> Flow:
         detail = "This took too long. Please go back to the application and begin again."
         raise ServiceError(Kind.INVALID, "FLOW_EXPIRED", detail)
     return flow
+
+
+def _client_of(web: Web, tx: Connection, packed: str) -> str:
+    """The client whose request waits for the sign-in; empty if it is none of ours."""
+    flow = web.forms.unpack(packed, web.issuer.now(tx))
+    asked = Parameters(()) if flow is None else Parameters.parse(flow.query.encode())
+    client = Client.find(tx, asked.get("client_id") or "")
+    return "" if client is None else client.id
 
 
 def _lead(web: Web, outcome: Outcome, flow: Flow) -> Response:

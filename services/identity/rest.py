@@ -12,12 +12,14 @@ from fastapi import APIRouter, FastAPI, Request
 from sqlalchemy import Connection
 from starlette.responses import JSONResponse, Response
 
-from identity import pages
+from identity import logout, pages
 from identity.authority import bearer
 from identity.domain import IDENTITY_AUDIENCE
 from identity.keyring import Purpose
 from identity.oauth import openapi
+from identity.oauth.assertions import spend
 from identity.oauth.metadata import metadata
+from identity.oauth.pushed import push
 from identity.oauth.requests import OAuthRequest
 from identity.oauth.server import Answer, RolledBack, Server
 from identity.signin import person
@@ -37,6 +39,7 @@ def install(app: FastAPI, web: Web) -> None:
     app.include_router(_oauth(web))
     app.include_router(_published(web))
     app.include_router(pages.router(web))
+    app.include_router(logout.router(web))
     app.add_middleware(SafeHeaders)
 
 
@@ -45,7 +48,9 @@ def _oauth(web: Web) -> APIRouter:
 
     @router.post("/token", **openapi.TOKEN)
     async def token(request: Request) -> Response:
-        return await _converse(web, request, lambda server, asked: server.create_token_response(asked))
+        response = await _converse(web, request, lambda server, asked: server.create_token_response(asked))
+        web.told()  # it may have given an app access
+        return response
 
     @router.post("/revoke", **openapi.REVOKE)
     async def revoke(request: Request) -> Response:
@@ -69,6 +74,10 @@ def _oauth(web: Web) -> APIRouter:
             lambda server, asked: server.create_endpoint_response("introspection", asked),
             only_reads=True,
         )
+
+    @router.post("/par", **openapi.PAR)
+    async def par(request: Request) -> Response:
+        return await _converse(web, request, push)
 
     @router.get("/userinfo", **openapi.USERINFO)
     @router.post("/userinfo", **openapi.USERINFO)
@@ -112,6 +121,10 @@ async def _converse(
         uri = f"{web.issuer.issuer}{request.url.path}"
         authorization = request.headers.get("authorization")
         asked = OAuthRequest("POST", uri, await read_form(request), authorization=authorization)
+        if asked.has_assertion:
+            asked.proven_client = await web.database.run(
+                lambda tx: spend(tx, asked.parameters, issuer=web.issuer.issuer, now=web.issuer.now)
+            )
     except OAuth2Error as error:
         status, body, headers = error()
         return _response(Answer(status, body, tuple(headers)))

@@ -7,10 +7,12 @@ What is there already stays as it is, so seeding twice changes nothing.
 """
 
 from collections.abc import Callable
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, SecretStr
+from pydantic import BaseModel, ConfigDict, SecretStr, field_validator
 from sqlalchemy import Connection
 
+from identity.client_keys import ClientKeys
 from identity.domain import secret_digest
 from identity.service import Accounts, NewClient, NewUser
 
@@ -29,7 +31,9 @@ class UserSeed(_Strict):
 
 
 class ClientSeed(_Strict):
-    """One client; the members are the columns of identity.storage.clients. Without a secret it is public."""
+    """One client; the members are the columns of identity.storage.clients. Without a secret and without keys it is
+    public. `jwks` is a JWK Set of public keys.
+    """
 
     id: str
     name: str
@@ -43,6 +47,16 @@ class ClientSeed(_Strict):
     refresh_without_offline: bool = False
     exchange_scopes: tuple[str, ...] = ()
     asks_always: bool = False
+    jwks: dict[str, Any] | None = None
+    post_logout_redirect_uris: tuple[str, ...] = ()
+    backchannel_logout_uri: str | None = None
+
+    @field_validator("jwks")
+    @classmethod
+    def _usable(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None:
+            ClientKeys.parse(value)
+        return value
 
 
 class Seeds(_Strict):
@@ -69,6 +83,7 @@ def sow(accounts: Accounts, seeds: Seeds, hash_password: Callable[[str], str]) -
 
 
 def _client(seed: ClientSeed) -> NewClient:
-    values = seed.model_dump(exclude={"secret"})
+    values = seed.model_dump(exclude={"secret", "jwks"})
     secret_hash = None if seed.secret is None else secret_digest(seed.secret.get_secret_value())
-    return NewClient(**values, secret_hash=secret_hash)
+    keys = None if seed.jwks is None else ClientKeys.parse(seed.jwks)
+    return NewClient(**values, secret_hash=secret_hash, jwks=keys)

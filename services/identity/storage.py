@@ -4,7 +4,8 @@ Times are milliseconds since the epoch by the database clock. Whatever a strange
 refresh token) is stored as a SHA-256 only.
 
 Row locks are always taken in this order, so that no two transactions wait for each other: user, client, login
-session, grant, code (also a device's) or refresh token, signing key, and the log's counter row last.
+session, grant, code (also a device's) or refresh token, the outbox's counter of an account (of several, the smaller id
+first), signing key, and the log's counter row last.
 """
 
 from typing import Any
@@ -25,6 +26,8 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.types import JSON
+
+from eventlog.outbox import declare_outbox
 
 metadata = MetaData(
     naming_convention={
@@ -60,10 +63,13 @@ clients = Table(
     Column("grant_types", JSON, nullable=False),
     Column("scopes", JSON, nullable=False),  # the most it may ask for
     Column("resources", JSON, nullable=False),  # the audiences it may ask for
-    Column("permissions", JSON, nullable=False),  # of: introspect, introspect_any, replay, revoke
+    Column("permissions", JSON, nullable=False),  # of: contacts, introspect, introspect_any, replay, revoke
     Column("refresh_without_offline", Boolean, nullable=False),  # the session service's client
     Column("exchange_scopes", JSON, nullable=False, server_default="[]"),  # the most it may get by token exchange
     Column("asks_always", Boolean, nullable=False, server_default=false()),  # consent is asked for, remembered or not
+    Column("jwks", JSON(none_as_null=True)),  # public keys (RFC 7517) of a client that signs its assertions
+    Column("post_logout_redirect_uris", JSON, nullable=False, server_default="[]"),
+    Column("backchannel_logout_uri", Text),
     Column("gen", BigInteger, nullable=False),
     Column("hard_gen", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
@@ -82,6 +88,9 @@ login_sessions = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Column("ended_at", BigInteger),
+    # For the person alone, to tell one from another. Empty: unknown.
+    Column("user_agent", Text, nullable=False, server_default=""),
+    Column("network", Text, nullable=False, server_default=""),  # the address, cut to its /24 or /48
 )
 
 grants = Table(
@@ -91,6 +100,8 @@ grants = Table(
     Column("user_id", ForeignKey("users.id"), nullable=False, index=True),
     Column("client_id", ForeignKey("clients.id"), nullable=False, index=True),
     Column("session_id", ForeignKey("login_sessions.id"), index=True),  # null: offline_access, outlives a sign-out
+    # The login session it was given in, tied to it or not. No foreign key: the grant may outlive that row.
+    Column("begun_in", Text),
     Column("scope", Text, nullable=False),  # space separated
     Column("resources", JSON, nullable=False),  # the audiences that were authorized
     Column("user_hard_gen", BigInteger, nullable=False),
@@ -219,6 +230,41 @@ revoked_tokens = Table(
     Column("jti", Text, primary_key=True),
     Column("dead_at", BigInteger, nullable=False, index=True),
 )
+
+# Authorization requests that clients have pushed (RFC 9126): each is taken out once.
+pushed_requests = Table(
+    "pushed_requests",
+    metadata,
+    Column("hash", Text, primary_key=True),  # of the secret in the request_uri
+    Column("client_id", ForeignKey("clients.id"), nullable=False),
+    Column("query", Text, nullable=False),  # as it would have come to /authorize
+    Column("expires_at", BigInteger, nullable=False, index=True),
+)
+
+# The assertions by which clients have authenticated (RFC 7523): each counts once.
+client_assertions = Table(
+    "client_assertions",
+    metadata,
+    Column("client_id", Text, primary_key=True),
+    Column("jti_hash", Text, primary_key=True),  # a client may choose any text for it
+    Column("expires_at", BigInteger, nullable=False, index=True),
+)
+
+# Logout tokens that clients are still owed (OpenID Connect Back-Channel Logout): written where a session ends.
+logout_deliveries = Table(
+    "logout_deliveries",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("client_id", ForeignKey("clients.id"), nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("sid", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", BigInteger, nullable=False, index=True),
+    Column("expires_at", BigInteger, nullable=False),
+)
+
+# What is told on `identity.events`, and how far it was published.
+outbox = declare_outbox(metadata)
 
 
 def shared(query: Select[Any]) -> Select[Any]:

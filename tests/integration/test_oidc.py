@@ -66,8 +66,15 @@ async def test_the_metadata_names_what_is_there_and_nothing_else(front: Front) -
     assert openid["subject_types_supported"] == ["public"]
     assert not {"password", "implicit"} & set(openid["grant_types_supported"])
     assert "none" not in openid["introspection_endpoint_auth_methods_supported"]
-    for absent in ("registration", "pushed_authorization_request", "end_session"):
+    for absent in ("registration",):
         assert f"{absent}_endpoint" not in openid
+    assert openid["require_pushed_authorization_requests"] is False
+    assert openid["backchannel_logout_supported"] is True
+    assert openid["backchannel_logout_session_supported"] is True
+    for endpoint in ("token", "revocation", "introspection"):
+        assert "private_key_jwt" in openid[f"{endpoint}_endpoint_auth_methods_supported"]
+        algorithms = openid[f"{endpoint}_endpoint_auth_signing_alg_values_supported"]
+        assert algorithms == ["RS256", "PS256", "ES256"]
     for name, url in openid.items():
         if name.endswith(("_endpoint", "_uri")):
             assert url.startswith(ISSUER + "/")

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Row, select, update
 from devstack.flow import Browser, OAuthClient
 from devstack.seeds import DEVICE_CODE, NOTIFICATIONS, TOKEN_EXCHANGE
 from identity.app import Parts, assemble, build
-from identity.keyring import KeyRing, NewKey, generate
+from identity.keyring import NewKey, generate
 from identity.passwords import Passwords
 from identity.service import Accounts, NewClient, NewUser
 from identity.settings import Settings
@@ -148,7 +148,7 @@ class Front:
     database: Database
     clock: Clock
     accounts: Accounts
-    keyring: KeyRing
+    parts: Parts
     pushed: list[int] = field(default_factory=list)
     issuer: str = ISSUER
 
@@ -182,10 +182,10 @@ class Front:
 
     async def guard(self, audience: str) -> Guard:
         """A verifier that holds this identity's keys and no revocations."""
-        keys = self.database.run_sync(self.keyring.accepted_kids)
+        keys = self.database.run_sync(self.parts.keyring.accepted_kids)
 
         def publish(tx: Connection) -> dict[str, Any]:
-            return {kid: self.keyring.public_key(tx, "access", kid) for kid in keys}
+            return {kid: self.parts.keyring.public_key(tx, "access", kid) for kid in keys}
 
         def now() -> float:
             return self.clock.ms / 1000
@@ -279,6 +279,6 @@ async def identity_front(database_url: str, **changes: Any) -> AsyncIterator[Fro
         await seed(parts)
         app = build(parts.settings, parts=parts).http
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url=ISSUER) as http:
-            yield Front(app, http, parts.database, clock, parts.accounts, parts.keyring, pushed)
+            yield Front(app, http, parts.database, clock, parts.accounts, parts, pushed)
     finally:
         await parts.close()

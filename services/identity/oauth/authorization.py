@@ -96,6 +96,16 @@ def authorize(server: Server, arrival: Arrival) -> Outcome:
         return _refusal(server, error)
 
 
+def check(server: Server, asked: Parameters) -> None:
+    """Returns if `authorize` could make something of this request, whoever comes with it.
+
+    Raises:
+        OAuth2Error: it could not.
+    """
+    server.get_consent_grant(OAuthRequest("GET", f"{server.issuer.issuer}/authorize", asked), None)
+    _checked(asked)
+
+
 def _decide(server: Server, grant: CodeGrant, arrival: Arrival) -> Outcome:
     asked, session = arrival.parameters, arrival.session
     prompts = _checked(asked)

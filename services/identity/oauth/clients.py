@@ -14,7 +14,9 @@ from identity.storage import clients
 # RFC 8252 section 7.3: a native app takes whatever port is free. Only IP literals: `localhost` may resolve elsewhere.
 _LOOPBACK = re.compile(r"(?P<host>http://(?:127\.0\.0\.1|\[::1\]))(?::(?P<port>[0-9]{1,5}))?(?P<rest>[/?].*)?")
 
-CONFIDENTIAL = ("client_secret_basic", "client_secret_post")
+# How a client may authenticate: one that has a secret or keys, and anybody.
+CONFIDENTIAL = ("client_secret_basic", "client_secret_post", "private_key_jwt")
+ANYBODY = (*CONFIDENTIAL, "none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class Client(ClientMixin):  # type: ignore[misc]  # Authlib is untyped
 
     id: str
     name: str
-    secret_hash: str | None  # None: a public client
+    secret_hash: str | None  # None: no secret
     first_party: bool
     redirect_uris: tuple[str, ...]
     grant_types: frozenset[str]
@@ -33,6 +35,8 @@ class Client(ClientMixin):  # type: ignore[misc]  # Authlib is untyped
     refresh_without_offline: bool
     exchange_scopes: frozenset[str] = frozenset()
     asks_always: bool = False
+    post_logout_redirect_uris: tuple[str, ...] = ()
+    has_keys: bool = False  # with neither secret nor keys it is a public client
 
     @classmethod
     def find(cls, tx: Connection, client_id: str) -> Self | None:
@@ -44,6 +48,7 @@ class Client(ClientMixin):  # type: ignore[misc]  # Authlib is untyped
             id=row.id,
             name=row.name,
             secret_hash=row.secret_hash,
+            has_keys=row.jwks is not None,
             first_party=row.first_party,
             redirect_uris=tuple(row.redirect_uris),
             grant_types=frozenset(row.grant_types),
@@ -53,13 +58,14 @@ class Client(ClientMixin):  # type: ignore[misc]  # Authlib is untyped
             refresh_without_offline=row.refresh_without_offline,
             exchange_scopes=frozenset(row.exchange_scopes),
             asks_always=row.asks_always,
+            post_logout_redirect_uris=tuple(row.post_logout_redirect_uris),
         )
 
     @property
     def remembers_consent(self) -> bool:
         """Whether what a person granted need not be asked again. A public client may be an impostor's copy of itself,
         so it is asked about each time (RFC 8252 section 8.6)."""
-        return self.secret_hash is not None and not self.asks_always
+        return (self.secret_hash is not None or self.has_keys) and not self.asks_always
 
     def get_client_id(self) -> str:
         return self.id
@@ -80,8 +86,12 @@ class Client(ClientMixin):  # type: ignore[misc]  # Authlib is untyped
         return self.secret_hash is not None and hmac.compare_digest(secret_digest(client_secret), self.secret_hash)
 
     def check_endpoint_auth_method(self, method: str, endpoint: str) -> bool:  # noqa: ARG002  (Authlib's signature)
-        """A client that has a secret shows it; one that has none says who it is."""
-        return method == "none" if self.secret_hash is None else method in CONFIDENTIAL
+        """A client that has a secret shows it, one that has keys signs; one that has neither says who it is."""
+        if method == "private_key_jwt":
+            return self.has_keys
+        if method == "none":
+            return self.secret_hash is None and not self.has_keys
+        return self.secret_hash is not None and method in CONFIDENTIAL
 
     def check_response_type(self, response_type: str) -> bool:
         return response_type == "code" and "authorization_code" in self.grant_types

@@ -23,15 +23,13 @@ from authlib.oauth2.rfc8628 import (
 
 from identity.device_codes import DeviceCodes
 from identity.domain import IDENTITY_AUDIENCE, DeviceError, Grant
-from identity.oauth.clients import Client
+from identity.oauth.clients import ANYBODY, Client
 from identity.oauth.errors import InvalidTargetError, in_oauth_words
 from identity.oauth.grants import first_tokens, meaningful
 from identity.oauth.requests import OAuthRequest
 
 if TYPE_CHECKING:
     from identity.oauth.server import Server
-
-AUTHENTICATION = ("client_secret_basic", "client_secret_post", "none")
 
 _ERRORS: dict[str, type[OAuth2Error]] = {
     "authorization_pending": AuthorizationPendingError,
@@ -57,7 +55,7 @@ class DeviceAuthorization:
         Raises:
             OAuth2Error: not a client of ours, not its grant type, or a scope or audience that is not its to ask for.
         """
-        client: Client = self.server.authenticate_client(request, AUTHENTICATION, self.ENDPOINT_NAME)
+        client: Client = self.server.authenticate_client(request, ANYBODY, self.ENDPOINT_NAME)
         if not client.check_grant_type(DEVICE_CODE_GRANT_TYPE):
             raise UnauthorizedClientError("The client may not use this grant type.")
         asked = request.parameters
@@ -88,7 +86,7 @@ class DeviceGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc]  # Authl
     """Section 3.4."""
 
     GRANT_TYPE = DEVICE_CODE_GRANT_TYPE
-    TOKEN_ENDPOINT_AUTH_METHODS = AUTHENTICATION
+    TOKEN_ENDPOINT_AUTH_METHODS = ANYBODY
 
     request: OAuthRequest
     server: "Server"

@@ -16,7 +16,7 @@ from authlib.oauth2.rfc7662 import IntrospectionEndpoint
 from sqlalchemy import Connection
 
 from identity.domain import Cause
-from identity.oauth.clients import Client
+from identity.oauth.clients import ANYBODY, CONFIDENTIAL, Client
 from identity.oauth.requests import OAuthRequest
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Presented:
 class Revocation(RevocationEndpoint):  # type: ignore[misc]  # Authlib is untyped
     """RFC 7009. A token that is unknown, or dead already, is answered like one that was revoked."""
 
-    CLIENT_AUTH_METHODS = ("client_secret_basic", "client_secret_post", "none")
+    CLIENT_AUTH_METHODS = ANYBODY
     server: "Server"
 
     def __init__(self, server: "Server", reader: TokenReader) -> None:
@@ -80,7 +80,7 @@ class Revocation(RevocationEndpoint):  # type: ignore[misc]  # Authlib is untype
 class Introspection(IntrospectionEndpoint):  # type: ignore[misc]
     """RFC 7662. What is not active, or not the caller's business, is exactly `{"active": false}`."""
 
-    CLIENT_AUTH_METHODS = ("client_secret_basic", "client_secret_post")
+    CLIENT_AUTH_METHODS = CONFIDENTIAL
     server: "Server"
 
     def __init__(self, server: "Server", reader: TokenReader) -> None:

@@ -22,7 +22,7 @@ from identity.domain import (
     RefreshReused,
     Rotated,
 )
-from identity.oauth.clients import Client
+from identity.oauth.clients import ANYBODY, CONFIDENTIAL, Client
 from identity.oauth.errors import InvalidTargetError, in_oauth_words
 from identity.oauth.requests import OAuthRequest, Parameters
 
@@ -96,7 +96,7 @@ class RefreshToken:
 class CodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[misc]
     """RFC 6749 section 4.1."""
 
-    TOKEN_ENDPOINT_AUTH_METHODS = ("client_secret_basic", "client_secret_post", "none")
+    TOKEN_ENDPOINT_AUTH_METHODS = ANYBODY
 
     request: OAuthRequest
     server: "Server"
@@ -194,7 +194,7 @@ def first_tokens(server: "Server", request: OAuthRequest, of: Redeemed | Grant, 
 class RefreshGrant(grants.RefreshTokenGrant):  # type: ignore[misc]
     """RFC 6749 section 6, with rotation (RFC 9700 section 4.14.2)."""
 
-    TOKEN_ENDPOINT_AUTH_METHODS = ("client_secret_basic", "client_secret_post", "none")
+    TOKEN_ENDPOINT_AUTH_METHODS = ANYBODY
 
     request: OAuthRequest
     server: "Server"
@@ -244,7 +244,7 @@ class RefreshGrant(grants.RefreshTokenGrant):  # type: ignore[misc]
 class ClientCredentials(grants.ClientCredentialsGrant):  # type: ignore[misc]
     """RFC 6749 section 4.4: a token for the client itself, `sub` being `svc_...`; never a refresh token."""
 
-    TOKEN_ENDPOINT_AUTH_METHODS = ("client_secret_basic", "client_secret_post")
+    TOKEN_ENDPOINT_AUTH_METHODS = CONFIDENTIAL
 
     request: OAuthRequest
     server: "Server"

@@ -4,8 +4,9 @@ from typing import Any
 
 from authlib.oauth2.rfc8628 import DEVICE_CODE_GRANT_TYPE
 
+from identity.client_keys import ALGORITHMS
 from identity.issuing import ACR_PASSWORD
-from identity.oauth.clients import CONFIDENTIAL
+from identity.oauth.clients import ANYBODY, CONFIDENTIAL
 from identity.oauth.server import SCOPES
 from identity.oauth.token_exchange import TOKEN_EXCHANGE_GRANT_TYPE
 
@@ -30,9 +31,17 @@ def metadata(issuer: str) -> dict[str, Any]:
             TOKEN_EXCHANGE_GRANT_TYPE,
         ],
         "device_authorization_endpoint": f"{issuer}/device_authorization",
-        "token_endpoint_auth_methods_supported": [*CONFIDENTIAL, "none"],
-        "revocation_endpoint_auth_methods_supported": [*CONFIDENTIAL, "none"],
-        "introspection_endpoint_auth_methods_supported": [*CONFIDENTIAL],
+        "token_endpoint_auth_methods_supported": list(ANYBODY),
+        "revocation_endpoint_auth_methods_supported": list(ANYBODY),
+        "introspection_endpoint_auth_methods_supported": list(CONFIDENTIAL),
+        "token_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
+        "revocation_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
+        "introspection_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
+        "pushed_authorization_request_endpoint": f"{issuer}/par",
+        "require_pushed_authorization_requests": False,
+        "end_session_endpoint": f"{issuer}/end_session",
+        "backchannel_logout_supported": True,
+        "backchannel_logout_session_supported": True,
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": True,
         "userinfo_endpoint": f"{issuer}/userinfo",

@@ -25,7 +25,7 @@ REFUSED = refusal("Refused, in the words of RFC 6749 section 5.2", **{"applicati
 
 def form(*required: str, **properties: dict[str, Any]) -> dict[str, Any]:
     """The body of a request: what must be in it, and what else may be."""
-    client = {"client_id": _TEXT, "client_secret": _TEXT}
+    client = dict.fromkeys(("client_id", "client_secret", "client_assertion", "client_assertion_type"), _TEXT)
     everything = {**dict.fromkeys(required, _TEXT), **properties, **client}
     schema = {"type": "object", "required": list(required), "properties": everything}
     return {"requestBody": {"required": True, "content": {FORM_TYPE: {"schema": schema}}}}
@@ -62,6 +62,35 @@ TOKEN: dict[str, Any] = {
         subject_token=_TEXT,
         subject_token_type=_TEXT,
         scope=_TEXT,
+        resource=_TEXT,
+    ),
+}
+_PUSHED = {
+    201: {
+        "description": "Pushed (RFC 9126 section 2.2)",
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["request_uri", "expires_in"],
+                    "properties": {"request_uri": _TEXT, "expires_in": _NUMBER},
+                }
+            }
+        },
+    },
+    "4XX": REFUSED,
+}
+PAR: dict[str, Any] = {
+    "status_code": 201,
+    "responses": _PUSHED,
+    "openapi_extra": form(
+        "response_type",
+        "redirect_uri",
+        "scope",
+        "code_challenge",
+        "code_challenge_method",
+        state=_TEXT,
+        nonce=_TEXT,
         resource=_TEXT,
     ),
 }

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, unquote
 from authlib.oauth2.rfc6749 import InvalidRequestError, OAuth2Payload, OAuth2Request
 
 FORM_TYPE = "application/x-www-form-urlencoded"
+LONGEST_QUERY = 8192  # bytes of an authorization request; it travels in a URL of ours, signed
 _MOST_PARAMETERS = 50
 _MAY_REPEAT = frozenset({"resource"})
 
@@ -72,12 +73,21 @@ class OAuthRequest(OAuth2Request):  # type: ignore[misc]
             InvalidRequestError: the client authenticates in two ways at once (RFC 6749 section 2.3).
         """
         client_id = None if authorization is None else _basic_client(authorization)
+        # The client that an assertion has proven (see `assertions`), once it has.
+        self.proven_client: str | None = None
         super().__init__(method, uri, headers={} if client_id is None else {"Authorization": authorization})
         self.payload = parameters
+        if self.has_assertion and (client_id is not None or parameters.get("client_secret") is not None):
+            raise InvalidRequestError("The client authenticates in two ways.")
         if client_id is None:
             return
         if parameters.get("client_secret") is not None or parameters.get("client_id") not in (None, client_id):
             raise InvalidRequestError("The client authenticates in two ways.")
+
+    @property
+    def has_assertion(self) -> bool:
+        """Whether the client shows a signature instead of a secret (RFC 7521 section 4.2)."""
+        return any(self.parameters.get(name) is not None for name in ("client_assertion", "client_assertion_type"))
 
     @property
     def parameters(self) -> Parameters:

@@ -67,6 +67,7 @@ class Server(AuthorizationServer):  # type: ignore[misc]  # Authlib is untyped
         self.register_grant(DeviceGrant)
         self.register_grant(TokenExchange)
         self.register_endpoint(DeviceAuthorization(self))
+        self.register_client_auth_method("private_key_jwt", _by_assertion)
         self.register_endpoint(Revocation(self, reader))
         self.register_endpoint(Introspection(self, reader))
 
@@ -137,3 +138,8 @@ class Server(AuthorizationServer):  # type: ignore[misc]  # Authlib is untyped
 
     def handle_response(self, status: int, body: dict[str, Any] | str, headers: Sequence[tuple[str, str]]) -> Answer:
         return Answer(status, body if isinstance(body, dict) else {}, tuple(headers))
+
+
+def _by_assertion(query_client: Callable[[str], Client | None], request: OAuthRequest) -> Client | None:
+    """The client whose assertion was accepted before this transaction began (see `assertions.spend`)."""
+    return None if request.proven_client is None else query_client(request.proven_client)
