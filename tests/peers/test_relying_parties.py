@@ -1,19 +1,28 @@
-"""oauth4webapi, jose and openid-client against a really running identity: code, device, exchange."""
+"""oauth4webapi, jose and openid-client against a really running identity: code, PAR, device, exchange, logout."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from sqlalchemy import Connection, update
 
 from devstack.flow import Browser, OAuthClient, Page
 from devstack.seeds import NOTIFICATIONS
+from identity.client_keys import ClientKeys
+from identity.domain import secret_digest
+from identity.service import NewClient
+from identity.storage import clients
 from support.identity_front import ALICE, IDENTITY, LOOPBACK, ORDERS, PASSWORD
 from support.node_peers import signed_in_and_allowed, started
 from support.running_identity import RunningIdentity
 
 SCOPE = "openid profile offline_access orders:read"
 ACCESS = "urn:ietf:params:oauth:token-type:access_token"
+LEFT = "http://127.0.0.1:7777/left"
 pytestmark = pytest.mark.node
 
 
@@ -66,6 +75,67 @@ async def test_every_way_to_authenticate_goes_all_the_way(
     public = client_id == "mobile"
     assert found["introspected"] == ("OAUTH_WWW_AUTHENTICATE_CHALLENGE" if public else "accepted")
     assert found["refresh_after_revocation"] == "invalid_grant"
+
+
+async def register(identity: RunningIdentity, algorithm: str) -> dict[str, Any]:
+    """A third party that signs with a key of its own, and may be left; its private JWK."""
+    key = ec.generate_private_key(ec.SECP256R1()) if algorithm == "ES256" else rsa.generate_private_key(65537, 2048)
+    algorithms = jwt.algorithms.get_default_algorithms()
+    private, public = [json.loads(algorithms[algorithm].to_jwk(half)) for half in (key, key.public_key())]
+    named = {"kid": "own", "alg": algorithm}
+    operations = {"key_ops"}
+    public = {name: value for name, value in public.items() if name not in operations} | named | {"use": "sig"}
+    client = NewClient(
+        "signing",
+        "Signing Party",
+        redirect_uris=["http://127.0.0.1/callback"],
+        grant_types=("authorization_code", "refresh_token"),
+        scopes=("openid", "profile", "orders:read", "offline_access"),
+        resources=[IDENTITY, ORDERS],
+        jwks=ClientKeys.parse({"keys": [public]}),
+        post_logout_redirect_uris=[LEFT],
+    )
+    await identity.parts.database.run(lambda tx: identity.parts.accounts.add_client(tx, client))
+    return {name: value for name, value in private.items() if name not in operations} | named
+
+
+@pytest.mark.requirement(59)
+@pytest.mark.parametrize("algorithm", ["RS256", "PS256", "ES256"])
+async def test_a_client_that_signs_pushes_its_request(identity: RunningIdentity, peer: Path, algorithm: str) -> None:
+    private = await register(identity, algorithm)
+    found = await through(identity, peer, "signing", private_jwk=private, par=True)
+    assert found["access"]["client_id"] == "signing"
+    assert found["introspected"] == "accepted"
+    assert found["refresh_after_revocation"] == "invalid_grant"
+
+
+@pytest.mark.parametrize(("client_id", "told"), [("mobile", {}), ("partner", {"client_secret": "partner-secret"})])
+async def test_others_push_too(identity: RunningIdentity, peer: Path, client_id: str, told: dict[str, str]) -> None:
+    found = await through(identity, peer, client_id, par=True, **told)
+    assert found["access"]["client_id"] == client_id
+
+
+@pytest.mark.requirement(60)
+async def test_a_certified_client_signs_the_person_out(identity: RunningIdentity, peer: Path) -> None:
+    await register(identity, "RS256")
+    await identity.parts.database.run(lambda tx: with_secret(tx, "signing"))
+    async with started(peer, "client.js") as client, httpx2.AsyncClient() as http:
+        browser = Browser(http, identity.issuer)
+        told = {"issuer": identity.issuer, "client_id": "signing", "client_secret": "signing-secret"}
+        wants = {"scope": SCOPE, "resources": [IDENTITY, ORDERS], "identity": IDENTITY, "orders": ORDERS}
+        leaves = {"redirect_uri": LOOPBACK, "narrow": "orders:read", "post_logout_redirect_uri": LEFT}
+        begun = await client.ask({**told, **wants, **leaves})
+        found = await client.ask({"arrived": await signed_in_and_allowed(browser, begun["authorize"])})
+        left = await browser.walk(await browser.get(found["end_session"]))
+        assert left == f"{LEFT}?state=left"
+        page = await browser.open(f"{identity.issuer}/account")
+        assert page.form("/login")
+
+
+def with_secret(tx: Connection, client_id: str) -> None:
+    """Registers a secret beside the keys."""
+    stored = secret_digest(f"{client_id}-secret")
+    tx.execute(update(clients).where(clients.c.id == client_id).values(secret_hash=stored))
 
 
 async def decided(identity: RunningIdentity, device: dict[str, Any], decision: str) -> None:

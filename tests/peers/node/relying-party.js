@@ -17,7 +17,6 @@ const http = { [oauth.allowInsecureRequests]: true }; // plain http, on the loop
 async function authentication(told) {
   if (told.private_jwk) {
     const key = await jose.importJWK(told.private_jwk, told.private_jwk.alg);
-    // Algorithms other than those of WebCrypto's own key are no question here: the key says which.
     return oauth.PrivateKeyJwt({ key, kid: told.private_jwk.kid });
   }
   if (!told.client_secret) return oauth.None();
