@@ -205,10 +205,11 @@ class DeviceCodes:
         """Notes a poll of a device that has to wait on; RFC 8628's word for it."""
         now = self.issuer.now(tx)
         this, interval = device_codes.c.hash == hashed, device_codes.c.poll_interval
-        too_soon = device_codes.c.polled_at > now - interval + _EARLY_MS
+        in_time = device_codes.c.polled_at <= now - interval + _EARLY_MS
+        # The one atomic step: of many polls at once one was in time.
+        noted = update(device_codes).where(this, in_time).values(polled_at=now).returning(device_codes.c.hash)
+        if tx.execute(noted).one_or_none() is not None:
+            return "authorization_pending"
         slower = case((interval < _SLOWEST_MS, interval + _INTERVAL_MS), else_=interval)
-        hasty = update(device_codes).where(this, too_soon).values(polled_at=now, poll_interval=slower)
-        if tx.execute(hasty.returning(device_codes.c.hash)).one_or_none() is not None:
-            return "slow_down"
-        tx.execute(update(device_codes).where(this).values(polled_at=now))
-        return "authorization_pending"
+        tx.execute(update(device_codes).where(this).values(polled_at=now, poll_interval=slower))
+        return "slow_down"
