@@ -1,7 +1,7 @@
 """People, clients and goods of the embedded run and the compose demo. Never in production: their secrets are public."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 PASSWORD = "correct-horse-battery-staple"  # noqa: S105  (printed by `make run`: it protects nothing)
@@ -13,6 +13,8 @@ IDENTITY = "urn:rescind:identity"
 SESSION = "urn:rescind:session"
 ORDERS = "urn:rescind:orders"
 NOTIFICATIONS = "urn:rescind:notifications"
+DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
+TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105  (a name)
 _ALL = [IDENTITY, SESSION, ORDERS, NOTIFICATIONS]
 _SIGN_IN = ["openid", "profile", "email", "offline_access"]
 _BUSINESS = ["orders:read", "orders:write", "notifications:read"]
@@ -24,15 +26,18 @@ def client_secret(client_id: str) -> str:
     return f"{client_id}-secret"
 
 
-def _service(client_id: str, *permissions: str) -> dict[str, Any]:
+def _service(client_id: str, *permissions: str, exchange_scopes: Sequence[str] = ()) -> dict[str, Any]:
+    """A service's own client; with `exchange_scopes` it may act for people who called it (RFC 8693)."""
+    acting = {"exchange_scopes": list(exchange_scopes)} if exchange_scopes else {}
     return {
         "id": client_id,
         "name": f"The {client_id} service",
         "secret": client_secret(client_id),
         "first_party": True,
-        "grant_types": ["client_credentials"],
+        "grant_types": ["client_credentials", *([TOKEN_EXCHANGE] if exchange_scopes else [])],
         "resources": [IDENTITY],
         "permissions": ["introspect", "replay", *permissions],
+        **acting,
     }
 
 
@@ -71,8 +76,7 @@ SEEDS: dict[str, Any] = {
             "id": "cli",
             "name": "Rescind at the command line",
             "first_party": True,
-            "redirect_uris": [LOOPBACK],
-            "grant_types": ["authorization_code", "refresh_token"],
+            "grant_types": [DEVICE_CODE, "refresh_token"],
             "scopes": _SIGN_IN + _BUSINESS + _ADMIN,
             "resources": _ALL,
         },
@@ -84,6 +88,7 @@ SEEDS: dict[str, Any] = {
             "grant_types": ["authorization_code", "refresh_token"],
             "scopes": ["openid", "profile", "offline_access", "orders:read"],
             "resources": [IDENTITY, ORDERS],
+            "asks_always": True,
         },
         {
             "id": "backoffice",
@@ -96,7 +101,7 @@ SEEDS: dict[str, Any] = {
             "permissions": ["introspect", "introspect_any", "revoke"],
         },
         _service("orders"),
-        _service("notifications", "contacts"),
+        _service("notifications", "contacts", exchange_scopes=["orders:read"]),
         # It holds its people's tokens for every service, and asks about each when it is not fresh.
         _service("session", "introspect_any"),
         {
@@ -132,7 +137,7 @@ CATALOGUE: dict[str, Any] = {
 
 
 def seeds_json(web_jwks: Mapping[str, Any], web: str = WEB) -> str:
-    """The seeds as `python -m identity seed` reads them: the web app is at `web`, and signs with the key in `web_jwks`."""
+    """The seeds as `python -m identity seed` reads them: the web app is at `web` and signs with the key of `web_jwks`."""
     clients = [client | {"jwks": dict(web_jwks)} if client["id"] == "web" else client for client in SEEDS["clients"]]
     return json.dumps(SEEDS | {"clients": clients}).replace(WEB, web)
 

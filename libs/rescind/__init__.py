@@ -13,7 +13,7 @@ to the issuer. `fastapi`, `websocket`, `grpc`, `redis_source`, `grpc_source`, `c
 everything else needs cryptography and httpx2 alone.
 """
 
-from rescind.claims import Principal
+from rescind.claims import Principal, PriorActor
 from rescind.clock import Clock
 from rescind.denylist import Denylist
 from rescind.errors import (
@@ -28,6 +28,7 @@ from rescind.errors import (
     RescindError,
     RevokedToken,
     ServerStopping,
+    StepUpRequired,
     TokenRefused,
     UnknownKey,
     UntrustedToken,
@@ -71,6 +72,7 @@ __all__ = [
     "NotFresh",
     "OtherHolder",
     "Principal",
+    "PriorActor",
     "RemoteKeySet",
     "ReplaySource",
     "Report",
@@ -81,6 +83,7 @@ __all__ = [
     "ServerStopping",
     "Staleness",
     "StaticKeySet",
+    "StepUpRequired",
     "TokenRefused",
     "UnknownKey",
     "UntrustedToken",

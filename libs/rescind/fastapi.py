@@ -25,7 +25,15 @@ from starlette.requests import HTTPConnection
 from starlette.types import Send
 
 from rescind.claims import Principal
-from rescind.errors import CannotTell, InsufficientScope, MalformedToken, MissingToken, RescindError, TokenRefused
+from rescind.errors import (
+    CannotTell,
+    InsufficientScope,
+    MalformedToken,
+    MissingToken,
+    RescindError,
+    StepUpRequired,
+    TokenRefused,
+)
 from rescind.guard import Guard
 from rescind.leases import Lease
 from rescind.policy import STRICT, Staleness
@@ -36,23 +44,26 @@ LAST_WORDS = 1.0  # seconds that a client has to read how its stream ended
 
 
 def bearer(
-    guard: Guard | CurrentGuard, *scopes: str, staleness: Staleness = STRICT
+    guard: Guard | CurrentGuard, *scopes: str, staleness: Staleness = STRICT, max_auth_age: int | None = None
 ) -> Callable[[Request], Awaitable[Principal]]:
     """A dependency that lets a request pass whose token is good and holds all of `scopes`.
 
+    `max_auth_age` asks, besides, for a person who signed in so many seconds ago at most (step-up, RFC 9470).
     `guard` may be a function that gives it, for apps that make their guard when they start.
     The dependency raises what `Guard.authenticate` raises, and `MissingToken`; `install_error_handlers` answers them.
     """
     required = frozenset(scopes)
 
     async def authenticate(request: Request) -> Principal:
-        return await current_of(guard).authenticate(token_of(request), scopes=required, staleness=staleness)
+        return await current_of(guard).authenticate(
+            token_of(request), scopes=required, staleness=staleness, max_auth_age=max_auth_age
+        )
 
     return authenticate
 
 
 def leased(
-    guard: Guard | CurrentGuard, *scopes: str, staleness: Staleness = STRICT
+    guard: Guard | CurrentGuard, *scopes: str, staleness: Staleness = STRICT, max_auth_age: int | None = None
 ) -> Callable[[Request], AsyncIterator[Lease]]:
     """A dependency that lets a live stream begin as `bearer` lets a request pass, and ties it to its token.
 
@@ -61,7 +72,9 @@ def leased(
     required = frozenset(scopes)
 
     async def lease(request: Request) -> AsyncIterator[Lease]:
-        async with current_of(guard).lease(token_of(request), scopes=required, staleness=staleness) as held:
+        async with current_of(guard).lease(
+            token_of(request), scopes=required, staleness=staleness, max_auth_age=max_auth_age
+        ) as held:
             yield held
 
     return lease
@@ -166,13 +179,15 @@ def token_of(request: HTTPConnection) -> str:
 
 
 def challenge(error: RescindError) -> str | None:
-    """The WWW-Authenticate value for a refusal (RFC 6750 section 3), or None where none belongs."""
+    """The WWW-Authenticate value for a refusal (RFC 6750 section 3, RFC 9470 section 3), or None where none belongs."""
     if isinstance(error, MissingToken):
         return "Bearer"
     if isinstance(error, TokenRefused):
         return 'Bearer error="invalid_token"'
     if isinstance(error, InsufficientScope):
         return f'Bearer error="insufficient_scope", scope="{" ".join(sorted(error.required))}"'
+    if isinstance(error, StepUpRequired):
+        return f'Bearer error="insufficient_user_authentication", max_age={error.max_auth_age}'
     return None
 
 

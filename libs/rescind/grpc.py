@@ -23,7 +23,14 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from rescind.claims import Principal
-from rescind.errors import CannotTell, InsufficientScope, MalformedToken, MissingToken, RescindError
+from rescind.errors import (
+    CannotTell,
+    InsufficientScope,
+    MalformedToken,
+    MissingToken,
+    RescindError,
+    StepUpRequired,
+)
 from rescind.guard import Guard
 from rescind.leases import Lease
 from rescind.policy import STRICT, Staleness
@@ -36,14 +43,16 @@ _principal: contextvars.ContextVar[Principal] = contextvars.ContextVar("rescind_
 
 @dataclass(frozen=True, slots=True, init=False)
 class Rule:
-    """What a method asks of its caller: all of `scopes`, and how stale the answer may be."""
+    """What a method asks of its caller: all of `scopes`; how stale the answer, how old (s) the sign-in may be."""
 
     scopes: frozenset[str]
     staleness: Staleness
+    max_auth_age: int | None
 
-    def __init__(self, *scopes: str, staleness: Staleness = STRICT) -> None:
+    def __init__(self, *scopes: str, staleness: Staleness = STRICT, max_auth_age: int | None = None) -> None:
         object.__setattr__(self, "scopes", frozenset(scopes))
         object.__setattr__(self, "staleness", staleness)
+        object.__setattr__(self, "max_auth_age", max_auth_age)
 
 
 # For methods that need no token: health, reflection.
@@ -74,7 +83,10 @@ Refuse = Callable[[RescindError, grpc.aio.ServicerContext[Any, Any]], Awaitable[
 async def refuse(error: RescindError, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
     """Ends a call with the status that `error` stands for, and google.rpc.ErrorInfo with its reason."""
     code = code_pb2.UNAUTHENTICATED
-    details: list[Any] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN)]
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN)
+    details: list[Any] = [info]
+    if isinstance(error, StepUpRequired):
+        info.metadata["max_age"] = str(error.max_auth_age)
     if isinstance(error, InsufficientScope):
         code = code_pb2.PERMISSION_DENIED
     elif isinstance(error, CannotTell):
@@ -123,8 +135,10 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
     def _unary(self, handler: Any, rule: Rule | None, metadata: tuple[Any, ...]) -> Any:
         async def answer(request: Any, context: Any) -> Any:
             try:
-                scopes, staleness = _asked_by(rule)
-                principal = await self._current.authenticate(_token(metadata), scopes=scopes, staleness=staleness)
+                asked = _asked_by(rule)
+                principal = await self._current.authenticate(
+                    _token(metadata), scopes=asked.scopes, staleness=asked.staleness, max_auth_age=asked.max_auth_age
+                )
             except RescindError as error:
                 await self._refuse(error, context)
             _principal.set(principal)
@@ -138,8 +152,10 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         async def answer(request: Any, context: Any) -> Any:
             lease: Lease | None = None
             try:
-                scopes, staleness = _asked_by(rule)
-                async with self._current.lease(_token(metadata), scopes=scopes, staleness=staleness) as lease:
+                asked = _asked_by(rule)
+                async with self._current.lease(
+                    _token(metadata), scopes=asked.scopes, staleness=asked.staleness, max_auth_age=asked.max_auth_age
+                ) as lease:
                     _principal.set(lease.principal)
                     _lease.set(lease)
                     async with lease.while_good():
@@ -166,10 +182,10 @@ def _streams(handler: Any) -> bool:
     return bool(handler.request_streaming or handler.response_streaming)
 
 
-def _asked_by(rule: Rule | None) -> tuple[frozenset[str], Staleness]:
+def _asked_by(rule: Rule | None) -> Rule:
     if rule is None:
         raise InsufficientScope(frozenset())
-    return rule.scopes, rule.staleness
+    return rule
 
 
 async def _answered(answer: Awaitable[Any] | AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> Any:

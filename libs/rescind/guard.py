@@ -9,7 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Iterable
 
 from rescind.claims import Principal
-from rescind.errors import InsufficientScope, KeysUnavailable, RescindError, UnknownKey
+from rescind.errors import InsufficientScope, KeysUnavailable, RescindError, StepUpRequired, UnknownKey
 from rescind.feed import Feed
 from rescind.introspection import Introspector, Questions, needs_answer, settle
 from rescind.keys import KeySet, RemoteKeySet
@@ -76,17 +76,27 @@ class Guard:
         )
 
     async def authenticate(
-        self, unverified_token: str, *, scopes: frozenset[str] = frozenset(), staleness: Staleness = STRICT
+        self,
+        unverified_token: str,
+        *,
+        scopes: frozenset[str] = frozenset(),
+        staleness: Staleness = STRICT,
+        max_auth_age: int | None = None,
     ) -> Principal:
         """The principal of a token that is good right now, by `staleness`, and holds all of `scopes`.
+
+        With `max_auth_age` (seconds) it speaks for a person who signed in so recently.
 
         Raises:
             TokenRefused: the token is no good; the subclass and `reason` say why.
             InsufficientScope: it is good, but lacks a scope.
+            StepUpRequired: it is good, but the person signed in too long ago (RFC 9470).
             CannotTell: this process may have missed a revocation for longer than `staleness` allows, or has no keys.
         """
         try:
             principal, outcome = await self._judge(unverified_token, scopes, staleness)
+            if max_auth_age is not None and not self.verifier.signed_in_within(principal, max_auth_age):
+                raise StepUpRequired(max_auth_age)
         except RescindError as refusal:
             self._observer.decided(refusal.reason)
             raise
@@ -120,14 +130,21 @@ class Guard:
         return principal, outcome
 
     def lease(
-        self, unverified_token: str, *, scopes: frozenset[str] = frozenset(), staleness: Staleness = STRICT
+        self,
+        unverified_token: str,
+        *,
+        scopes: frozenset[str] = frozenset(),
+        staleness: Staleness = STRICT,
+        max_auth_age: int | None = None,
     ) -> contextlib.AbstractAsyncContextManager[Lease]:
         """A live stream's tie to its token, for the length of a block (`rescind.leases`).
+
+        How recently the person signed in (`max_auth_age`) is asked when the stream begins, not again.
 
         Raises:
             RescindError: as `authenticate`; ServerStopping where no stream begins any more.
         """
-        return self.leases.opened(unverified_token, scopes=scopes, staleness=staleness)
+        return self.leases.opened(unverified_token, scopes=scopes, staleness=staleness, max_auth_age=max_auth_age)
 
     async def run(self) -> None:
         """Keeps knowledge and keys current until cancelled."""

@@ -48,7 +48,14 @@ T = TypeVar("T")
 class Authenticate(Protocol):
     """`Guard.authenticate`."""
 
-    async def __call__(self, unverified_token: str, *, scopes: frozenset[str], staleness: Staleness) -> Principal:
+    async def __call__(
+        self,
+        unverified_token: str,
+        *,
+        scopes: frozenset[str],
+        staleness: Staleness,
+        max_auth_age: int | None = None,
+    ) -> Principal:
         """The principal, or a RescindError."""
         ...
 
@@ -178,7 +185,12 @@ class Leases(FeedObserver):
 
     @contextlib.asynccontextmanager
     async def opened(
-        self, unverified_token: str, *, scopes: frozenset[str], staleness: Staleness
+        self,
+        unverified_token: str,
+        *,
+        scopes: frozenset[str],
+        staleness: Staleness,
+        max_auth_age: int | None = None,
     ) -> AsyncIterator[Lease]:
         """A lease for the length of a block.
 
@@ -186,7 +198,7 @@ class Leases(FeedObserver):
             RescindError: as `Guard.lease`.
         """
         self._refuse_when_stopping()
-        await self._authenticate(unverified_token, scopes=scopes, staleness=staleness)
+        await self._authenticate(unverified_token, scopes=scopes, staleness=staleness, max_auth_age=max_auth_age)
         self._refuse_when_stopping()
         lease = Lease(self, self._verifier.verified(unverified_token), unverified_token, scopes, staleness)
         self._enter(lease)

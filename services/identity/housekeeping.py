@@ -14,12 +14,14 @@ from sqlalchemy import ColumnElement, Connection, Table, delete, exists, func, s
 from identity.storage import (
     client_assertions,
     codes,
+    device_codes,
     grants,
     login_sessions,
     pushed_requests,
     refresh_tokens,
     revocations,
     revoked_tokens,
+    wrong_user_codes,
 )
 from servicekit.database import Database
 from servicekit.errors import ServiceError
@@ -51,11 +53,13 @@ def _dead(now: int) -> list[tuple[Table, ColumnElement[bool]]]:
     session_over = func.coalesce(login_sessions.c.ended_at, login_sessions.c.expires_at) < now - KEPT_MS
     of_a_dead_grant = exists().where(grants.c.id == refresh_tokens.c.grant_id, grant_over)
     no_refresh_left = ~exists().where(refresh_tokens.c.grant_id == grants.c.id)
-    nothing_left = ~exists().where(grants.c.session_id == login_sessions.c.id) & ~exists().where(
-        codes.c.session_id == login_sessions.c.id
-    )
+    nothing_left = ~exists().where(grants.c.session_id == login_sessions.c.id)
+    for table in (codes, device_codes):
+        nothing_left &= ~exists().where(table.c.session_id == login_sessions.c.id)
     return [
         (codes, codes.c.expires_at < now - DAY_MS),
+        (device_codes, device_codes.c.expires_at < now - DAY_MS),
+        (wrong_user_codes, wrong_user_codes.c.at < now - DAY_MS),
         (revoked_tokens, revoked_tokens.c.dead_at < now),
         (pushed_requests, pushed_requests.c.expires_at < now),
         (client_assertions, client_assertions.c.expires_at < now),

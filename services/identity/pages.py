@@ -5,8 +5,7 @@ a person goes after signing in is never in a URL of its own: it is the signed fl
 """
 
 import re
-from collections.abc import Callable, Coroutine, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Coroutine
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -17,11 +16,12 @@ from fastapi.routing import APIRoute
 from sqlalchemy import Connection
 from starlette.responses import RedirectResponse, Response
 
-from identity import signin
+from identity import device_pages, signin
 from identity.domain import OFFLINE, LoginSession, NewSession, SignInOvertaken, new_secret
 from identity.forms import Flow
 from identity.oauth.authorization import Arrival, Consent, Decision, Outcome, SignIn, ToClient, authorize
 from identity.oauth.clients import Client
+from identity.oauth.consent import in_plain_words
 from identity.oauth.pushed import pulled
 from identity.oauth.requests import LONGEST_QUERY, Parameters
 from identity.passwords import RECOMMENDED, SHORTEST, PasswordRefused, check_new
@@ -42,20 +42,6 @@ _NOT_RIGHT = "E-mail or password is not right."
 _OPEN_TOO_LONG = "This page was open for too long, or was opened in another window. Please try again."
 _PASSWORD_CHANGED = "password-changed"  # noqa: S105  (a word in a URL, not a password)
 _NOTICES = {_PASSWORD_CHANGED: "The password has been changed, and everything else has been signed out."}
-
-_ASKS: Mapping[str, str] = MappingProxyType(
-    {
-        "openid": "Know who you are, by an identifier",
-        "profile": "See your name",
-        "email": "See your e-mail address",
-        OFFLINE: "Keep this access while you are signed out",
-        "orders:read": "See your orders",
-        "orders:write": "Place and cancel orders for you",
-        "orders:admin": "See and change the orders of everybody",
-        "notifications:read": "See your notifications",
-        "identity:admin": "Manage accounts, clients and keys",
-    }
-)
 
 _log = structlog.get_logger("identity.signin")
 
@@ -150,6 +136,7 @@ def router(web: Web) -> APIRouter:
             # One text, one status, one hash's time for all three. The log says which, without the address.
             _log.warning("sign_in_refused", user_id=known and known.user_id, right_password=right)
             return await again(_NOT_RIGHT)
+        to = "/account" if packed is None else await web.database.read(lambda tx: _unpacked(web, tx, packed).to)
         proven, previous, visitor = known, request.cookies.get(SESSION_COOKIE), web.visitor(request)
 
         def work(tx: Connection) -> NewSession:
@@ -165,7 +152,7 @@ def router(web: Web) -> APIRouter:
             await web.publish()  # it may have been somebody else's session, which has ended now
         web.told()
         _log.info("signed_in", user_id=proven.user_id, sid=opened.sid)
-        response = _see_other("/account" if packed is None else "/consent?" + urlencode({"flow": packed}))
+        response = _see_other(to if packed is None else f"{to}?" + urlencode({"flow": packed}))
         start_session(response, opened)
         return response
 
@@ -253,6 +240,7 @@ def router(web: Web) -> APIRouter:
         )
         return views.message("You are signed out", text, link="/login", link_text="Sign in again")
 
+    device_pages.add_to(pages, web)
     return pages
 
 
@@ -338,7 +326,7 @@ async def _consent_page(web: Web, request: Request, consent: Consent, packed: st
         goes_on_to=consent.redirect_uri,
         client_name=consent.client.name,
         email=whose.email,
-        asks=[_ASKS.get(scope, scope) for scope in consent.scopes],
+        asks=in_plain_words(consent.scopes),
         offline=OFFLINE in consent.scopes,
         offline_days=lives.offline // 86400,
         session_hours=lives.session // 3600,

@@ -45,6 +45,8 @@ class ClientSeed(_Strict):
     resources: tuple[str, ...] = ()
     permissions: tuple[str, ...] = ()
     refresh_without_offline: bool = False
+    exchange_scopes: tuple[str, ...] = ()
+    asks_always: bool = False
     jwks: dict[str, Any] | None = None
     post_logout_redirect_uris: tuple[str, ...] = ()
     backchannel_logout_uri: str | None = None

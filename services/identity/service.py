@@ -66,6 +66,8 @@ class NewClient:
     resources: Sequence[str] = ()
     permissions: Sequence[str] = ()
     refresh_without_offline: bool = False
+    exchange_scopes: Sequence[str] = ()
+    asks_always: bool = False
     jwks: ClientKeys | None = None
     post_logout_redirect_uris: Sequence[str] = ()
     backchannel_logout_uri: str | None = None
@@ -111,6 +113,8 @@ class Accounts:
             "resources": list(client.resources),
             "permissions": list(client.permissions),
             "refresh_without_offline": client.refresh_without_offline,
+            "exchange_scopes": list(client.exchange_scopes),
+            "asks_always": client.asks_always,
             "jwks": None if client.jwks is None else client.jwks.document(),
             "post_logout_redirect_uris": list(client.post_logout_redirect_uris),
             "backchannel_logout_uri": client.backchannel_logout_uri,

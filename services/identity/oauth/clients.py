@@ -33,6 +33,8 @@ class Client(ClientMixin):  # type: ignore[misc]  # Authlib is untyped
     resources: tuple[str, ...]
     permissions: frozenset[str]
     refresh_without_offline: bool
+    exchange_scopes: frozenset[str] = frozenset()
+    asks_always: bool = False
     post_logout_redirect_uris: tuple[str, ...] = ()
     has_keys: bool = False  # with neither secret nor keys it is a public client
 
@@ -54,8 +56,16 @@ class Client(ClientMixin):  # type: ignore[misc]  # Authlib is untyped
             resources=tuple(row.resources),
             permissions=frozenset(row.permissions),
             refresh_without_offline=row.refresh_without_offline,
+            exchange_scopes=frozenset(row.exchange_scopes),
+            asks_always=row.asks_always,
             post_logout_redirect_uris=tuple(row.post_logout_redirect_uris),
         )
+
+    @property
+    def remembers_consent(self) -> bool:
+        """Whether what a person granted need not be asked again. A public client may be an impostor's copy of itself,
+        so it is asked about each time (RFC 8252 section 8.6)."""
+        return (self.secret_hash is not None or self.has_keys) and not self.asks_always
 
     def get_client_id(self) -> str:
         return self.id

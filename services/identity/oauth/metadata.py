@@ -2,9 +2,13 @@
 
 from typing import Any
 
+from authlib.oauth2.rfc8628 import DEVICE_CODE_GRANT_TYPE
+
 from identity.client_keys import ALGORITHMS
+from identity.issuing import ACR_PASSWORD
 from identity.oauth.clients import ANYBODY, CONFIDENTIAL
 from identity.oauth.server import SCOPES
+from identity.oauth.token_exchange import TOKEN_EXCHANGE_GRANT_TYPE
 
 
 def metadata(issuer: str) -> dict[str, Any]:
@@ -19,7 +23,14 @@ def metadata(issuer: str) -> dict[str, Any]:
         "scopes_supported": list(SCOPES),
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
-        "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials"],
+        "grant_types_supported": [
+            "authorization_code",
+            "refresh_token",
+            "client_credentials",
+            DEVICE_CODE_GRANT_TYPE,
+            TOKEN_EXCHANGE_GRANT_TYPE,
+        ],
+        "device_authorization_endpoint": f"{issuer}/device_authorization",
         "token_endpoint_auth_methods_supported": list(ANYBODY),
         "revocation_endpoint_auth_methods_supported": list(ANYBODY),
         "introspection_endpoint_auth_methods_supported": list(CONFIDENTIAL),
@@ -37,6 +48,7 @@ def metadata(issuer: str) -> dict[str, Any]:
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["RS256"],
         "prompt_values_supported": ["none", "login", "consent", "select_account"],
+        "acr_values_supported": [ACR_PASSWORD],
         "claims_supported": [
             "sub",
             "iss",
@@ -47,6 +59,8 @@ def metadata(issuer: str) -> dict[str, Any]:
             "nonce",
             "sid",
             "at_hash",
+            "acr",
+            "amr",
             "name",
             "email",
         ],

@@ -1,12 +1,12 @@
 """Authlib's server inside one transaction: it answers, and tells whether the transaction may be kept.
 
 Everything but a granted request rolls back, so a refused request leaves no trace: no code spent, no token rotated.
-The one exception is the answer to a code or refresh token that came twice: it refuses, and the end of the grant is
-kept.
+The exceptions are the answer to a code or refresh token that came twice, which refuses, and the end of the grant is
+kept; and the answer to a device that polls, which has to wait, and when it polled is kept.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -17,9 +17,11 @@ from sqlalchemy import Connection
 from identity.domain import AUDIENCE_SCOPES
 from identity.issuing import Issuer
 from identity.oauth.clients import Client
+from identity.oauth.device import DeviceAuthorization, DeviceGrant
 from identity.oauth.endpoints import Introspection, Revocation, TokenReader
 from identity.oauth.grants import ClientCredentials, CodeGrant, RefreshGrant, S256Only
 from identity.oauth.requests import OAuthRequest
+from identity.oauth.token_exchange import TokenExchange
 
 SCOPES = tuple(sorted(frozenset().union(*AUDIENCE_SCOPES.values())))
 
@@ -33,6 +35,7 @@ class Answer:
     status: int
     body: dict[str, Any]
     headers: tuple[tuple[str, str], ...] = field(default=())
+    has_ended: bool = False  # a grant: that is to be pushed, although the answer refuses
 
     @property
     def location(self) -> str | None:
@@ -55,10 +58,15 @@ class Server(AuthorizationServer):  # type: ignore[misc]  # Authlib is untyped
         super().__init__(scopes_supported=SCOPES)
         self.tx = tx
         self.issuer = issuer
+        self.reader = reader
         self._kept: list[tuple[str, str]] = []
+        self._noted = False
         self.register_grant(CodeGrant, [S256Only()])
         self.register_grant(RefreshGrant)
         self.register_grant(ClientCredentials)
+        self.register_grant(DeviceGrant)
+        self.register_grant(TokenExchange)
+        self.register_endpoint(DeviceAuthorization(self))
         self.register_client_auth_method("private_key_jwt", _by_assertion)
         self.register_endpoint(Revocation(self, reader))
         self.register_endpoint(Introspection(self, reader))
@@ -73,15 +81,19 @@ class Server(AuthorizationServer):  # type: ignore[misc]  # Authlib is untyped
             answer = respond(self)
         except OAuth2Error as error:
             answer = self.handle_error_response(None, error)
-        if answer.status >= 400 and not self._kept:
+        if answer.status >= 400 and not (self._kept or self._noted):
             raise RolledBack(answer)
         for event, client_id in self._kept:
             _log.warning(event, client_id=client_id)
-        return answer
+        return replace(answer, has_ended=bool(self._kept))
 
     def keep(self, event: str, client_id: str) -> None:
         """Has this transaction committed although the answer refuses: it has ended a grant because of `event`."""
         self._kept.append((event, client_id))
+
+    def note(self) -> None:
+        """Has this transaction committed although the answer refuses: it remembers a poll that came to wait."""
+        self._noted = True
 
     # What Authlib asks of whoever embeds it.
 
@@ -109,7 +121,7 @@ class Server(AuthorizationServer):  # type: ignore[misc]  # Authlib is untyped
     def get_token_grant(self, request: OAuthRequest) -> Any:
         """
         Raises:
-            OAuth2Error: another grant type than the three, or none.
+            OAuth2Error: another grant type than those registered here, or none.
         """
         if request.parameters.grant_type is None:
             raise InvalidRequestError("Missing 'grant_type' in request.")

@@ -71,6 +71,13 @@ async function run() {
     second,
     refreshed_claims: second.claims(),
     introspected,
+    end_session: told.post_logout_redirect_uri
+      ? oidc.buildEndSessionUrl(config, {
+          id_token_hint: first.id_token,
+          post_logout_redirect_uri: told.post_logout_redirect_uri,
+          state: "left",
+        }).href
+      : undefined,
     refresh_after_revocation: await refusal(() => oidc.refreshTokenGrant(config, second.refresh_token)),
     userinfo_after_revocation: await refusal(() => oidc.fetchUserInfo(config, first.access_token, claims.sub)),
   });
