@@ -1,4 +1,4 @@
-"""What all tests share: what they may need (support.requirements), the containers (support.containers), and the worlds of session's tests."""
+"""What all tests share: what they may need (support.requirements), containers, servers, and worlds of session."""
 
 import pytest
 

@@ -30,7 +30,7 @@ FOLDER = Path(".rescind")
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 # In a pipe there is no width to ask for; the table needs this much.
 console = Console(width=None if sys.stdout.isatty() else 132)
-_COLOURS = {"redis": "magenta", "identity": "cyan", "orders": "yellow", "notifications": "green"}
+_COLOURS = {"redis": "magenta", "identity": "cyan", "orders": "yellow", "notifications": "green", "session": "blue"}
 
 
 class Where(StrEnum):
@@ -97,6 +97,8 @@ async def _run(quiet: bool, ports: Ports) -> None:
 
 def _welcome(seconds: float, at: Addresses, redis_url: str) -> None:
     console.print(f"[bold]Rescind is up[/bold] after {seconds:.1f} s. Ctrl-C stops it.\n")
+    if at.session:
+        console.print(f"  [bold]open this    {at.session}[/bold]\n")
     console.print(f"  sign in      {at.issuer}/login   (then your account: change password, sign out)")
     console.print(f"  people       {ALICE}  {BOB}  {ADMIN}   password: {PASSWORD}")
     console.print(f"  orders       {at.orders}/docs    gRPC {at.orders_grpc}")

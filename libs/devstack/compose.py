@@ -54,7 +54,7 @@ class Compose:
 
     async def _ready(self, part: Part) -> None:
         at = self.addresses
-        urls = {"identity": at.issuer, "orders": at.orders, "notifications": at.notifications}
+        urls = {"identity": at.issuer, "orders": at.orders, "notifications": at.notifications, "session": at.session}
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _READY_SECONDS
         async with httpx2.AsyncClient(timeout=2, trust_env=False) as http:
@@ -73,7 +73,7 @@ def _addresses(configuration: dict[str, Any]) -> Addresses:
     services = configuration["services"]
     published = {
         (name, port["target"]): f"127.0.0.1:{port['published']}"
-        for name in ("identity", "orders", "notifications")
+        for name in ("identity", "orders", "notifications", "session")
         for port in services[name]["ports"]
     }
     return Addresses(
@@ -83,6 +83,8 @@ def _addresses(configuration: dict[str, Any]) -> Addresses:
         orders_grpc=published["orders", 9002],
         notifications=f"http://{published['notifications', 8003]}",
         notifications_grpc=published["notifications", 9003],
+        session="http://" + published["session", 8000].replace("127.0.0.1", "localhost"),
+        session_grpc=published["session", 9000],
     )
 
 

@@ -10,10 +10,8 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict
 from pathlib import Path
 
-from devstack.stack import Stack
+from devstack.stack import CONTROL_SOCKET, Stack
 from devstack.target import FAULTS, PARTS, Addresses, Fault, Part, StackError
-
-_SOCKET = "control.sock"
 
 
 @contextlib.asynccontextmanager
@@ -37,7 +35,7 @@ async def controlled(stack: Stack, folder: Path) -> AsyncIterator[None]:
             writer.close()
             await writer.wait_closed()
 
-    path = folder / _SOCKET
+    path = folder / CONTROL_SOCKET
     path.unlink(missing_ok=True)
     server = await asyncio.start_unix_server(answer, path)
     try:
@@ -74,7 +72,7 @@ class RunningStack:
 
 
 async def _asked(folder: Path, command: dict[str, str]) -> dict[str, dict[str, str]]:
-    reader, writer = await asyncio.open_unix_connection(folder / _SOCKET)
+    reader, writer = await asyncio.open_unix_connection(folder / CONTROL_SOCKET)
     try:
         writer.write(json.dumps(command).encode() + b"\n")
         await writer.drain()

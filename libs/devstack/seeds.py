@@ -7,6 +7,7 @@ PASSWORD = "correct-horse-battery-staple"  # noqa: S105  (printed by `make run`:
 ALICE, BOB, ADMIN = "alice@example.com", "bob@example.com", "admin@example.com"
 LOOPBACK = "http://127.0.0.1/callback"  # on any port (RFC 8252 section 7.3)
 
+WEB = "http://localhost:8000"  # where people open the web app
 IDENTITY = "urn:rescind:identity"
 SESSION = "urn:rescind:session"
 ORDERS = "urn:rescind:orders"
@@ -91,7 +92,16 @@ SEEDS: dict[str, Any] = {
         },
         _service("orders"),
         _service("notifications", "contacts"),
-        _service("session"),
+        # It holds its people's tokens for every service, and asks about each when it is not fresh.
+        _service("session", "introspect_any"),
+        {
+            "id": "gateway",
+            "name": "A gateway that resolves people's cookies",
+            "secret": client_secret("gateway"),
+            "first_party": True,
+            "grant_types": ["client_credentials"],
+            "resources": [SESSION],
+        },
     ],
 }
 
@@ -116,9 +126,9 @@ CATALOGUE: dict[str, Any] = {
 }
 
 
-def seeds_json() -> str:
-    """The seeds as `python -m identity seed` reads them."""
-    return json.dumps(SEEDS)
+def seeds_json(web: str = WEB) -> str:
+    """The seeds as `python -m identity seed` reads them, for a web app at `web`."""
+    return json.dumps(SEEDS).replace(WEB, web)
 
 
 def catalogue_json() -> str:

@@ -21,6 +21,7 @@ from devstack.seeds import catalogue_json, client_secret, seeds_json
 from devstack.target import WRITE_STALENESS, Addresses, Fault, Part, StackError
 
 _START_SECONDS = 30.0
+CONTROL_SOCKET = "control.sock"  # in the stack's folder; devstack.control listens there
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,17 @@ class Ports:
     notifications: int
     notifications_grpc: int
     notifications_metrics: int
+    sessions: int
+    session: int
+    session_grpc: int
+    session_metrics: int
 
     @classmethod
     def fixed(cls) -> "Ports":
         """The documented ports, for `make run`; Redis, which nobody needs to reach, takes a free one."""
-        return cls(free_port(), 8001, 9001, 8101, 8002, 9002, 8102, 8003, 9003, 8103)
+        return cls(
+            free_port(), 8001, 9001, 8101, 8002, 9002, 8102, 8003, 9003, 8103, free_port(), 8000, 9000, 8100
+        )  # fmt: skip
 
     @classmethod
     def free(cls) -> "Ports":
@@ -121,6 +128,8 @@ class Stack:
             orders_grpc=f"127.0.0.1:{ports.orders_grpc}",
             notifications=f"http://127.0.0.1:{ports.notifications}",
             notifications_grpc=f"127.0.0.1:{ports.notifications_grpc}",
+            session=f"http://localhost:{ports.session}",
+            session_grpc=f"127.0.0.1:{ports.session_grpc}",
         )
 
     @property
@@ -143,11 +152,13 @@ class Stack:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             await self.fault("start", "redis")
-            await self._seed("identity", seeds_json())
+            await self._seed("identity", seeds_json(self.addresses.session))
             await self.fault("start", "identity")
             await self._seed("orders", catalogue_json())
             await self.fault("start", "orders")
             await self.fault("start", "notifications")
+            await self.fault("start", "sessions")
+            await self.fault("start", "session")
         except BaseException:
             await self.stop()
             raise
@@ -192,9 +203,9 @@ class Stack:
                 process.signal(signal.SIGSTOP if fault == "freeze" else signal.SIGCONT)
 
     def _made(self, part: Part) -> Process:
-        if part == "redis":
+        if part in ("redis", "sessions"):
             options = {
-                "port": self._ports.redis,
+                "port": self._ports.redis if part == "redis" else self._ports.sessions,
                 "bind": "127.0.0.1",
                 "save": "",
                 "appendonly": "no",
@@ -241,12 +252,26 @@ class Stack:
                 "NOTIFICATIONS_METRICS_PORT": str(ports.notifications_metrics),
                 "RESCIND_MAIL_URL": f"file://{(self._folder / OUTBOX).resolve()}",
             },
+            "session": {
+                "SESSION_REDIS_URL": f"redis://127.0.0.1:{ports.sessions}/0",
+                "SESSION_SECRET_KEYS": self._secret_keys("session-keys"),
+                "SESSION_CLIENT_SECRET": client_secret("session"),
+                "SESSION_WEB_CLIENT_SECRET": client_secret("web"),
+                "SESSION_PUBLIC_URL": addresses.session,
+                "SESSION_ORDERS_URL": addresses.orders,
+                "SESSION_ORDERS_GRPC": addresses.orders_grpc,
+                "SESSION_NOTIFICATIONS_GRPC": addresses.notifications_grpc,
+                "SESSION_FAULT_SOCKET": str((self._folder / CONTROL_SOCKET).resolve()),
+                "SESSION_HTTP_PORT": str(ports.session),
+                "SESSION_GRPC_PORT": str(ports.session_grpc),
+                "SESSION_METRICS_PORT": str(ports.session_metrics),
+            },
         }
         return {**common, **own.get(part, {}), **self._env}
 
-    def _secret_keys(self) -> str:
+    def _secret_keys(self, name: str = "secret-keys") -> str:
         """Keys of this folder's own, made once: the data in it is sealed under them."""
-        file = self._folder / "secret-keys"
+        file = self._folder / name
         if not file.exists():
             with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
                 opened.write("dev:" + base64.b64encode(secrets.token_bytes(32)).decode())
@@ -262,14 +287,19 @@ class Stack:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _START_SECONDS
         at = self.addresses
-        url = {"identity": at.issuer, "orders": at.orders, "notifications": at.notifications}.get(part)
+        url = {
+            "identity": at.issuer,
+            "orders": at.orders,
+            "notifications": at.notifications,
+            "session": at.session,
+        }.get(part)
         async with httpx2.AsyncClient(timeout=2, trust_env=False) as http:
             while True:
                 if not process.running:
                     await process.wait()
                     raise StackError(f"{part} did not start: {_last_words(process)}")
                 if url is None:
-                    if _listens(self._ports.redis):
+                    if _listens(self._ports.redis if part == "redis" else self._ports.sessions):
                         return
                 else:
                     with contextlib.suppress(httpx2.HTTPError):

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-Part = Literal["redis", "identity", "orders", "notifications"]
+# `sessions` is the Redis that keeps browsers signed in while the other one is broken: nobody breaks it.
+Part = Literal["redis", "identity", "orders", "notifications", "sessions", "session"]
 Fault = Literal["kill", "start", "freeze", "thaw"]
 PARTS: tuple[Part, ...] = ("redis", "identity", "orders", "notifications")
 FAULTS: tuple[Fault, ...] = ("kill", "start", "freeze", "thaw")
@@ -26,6 +27,8 @@ class Addresses:
     orders_grpc: str
     notifications: str = ""
     notifications_grpc: str = ""
+    session: str = ""
+    session_grpc: str = ""
 
 
 class Target(Protocol):

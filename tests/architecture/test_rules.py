@@ -7,11 +7,14 @@ import contracts
 import identity.authority
 import notifications.rpc
 import orders.rpc
+import session.rpc
 
 RULES = {
     "contracts.identity.v1": identity.authority.RULES,
     "contracts.notifications.v1": notifications.rpc.SCOPES,
     "contracts.orders.v1": orders.rpc.SCOPES,
+    # No scope means anything there: the servicer asks who the caller is (tests/integration/test_session_rpc.py).
+    "contracts.session.v1": dict.fromkeys(session.rpc.METHODS),
 }
 
 

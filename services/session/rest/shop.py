@@ -198,8 +198,8 @@ def _idempotency_key(
     return idempotency_key
 
 
-def _etag(if_match: Annotated[str | None, Header(description="The etag as it came, its quotes included")] = None) -> str:
-    """One strong etag (RFC 9110 section 13.1.1); absent or `*`: whatever it is by now."""
+def _etag(if_match: Annotated[str | None, Header(description='The etag as it came: "1"')] = None) -> str:
+    """One strong etag, quotes included (RFC 9110 section 13.1.1); absent or `*`: whatever it is by now."""
     return "" if if_match is None or if_match == "*" else if_match
 
 

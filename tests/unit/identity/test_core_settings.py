@@ -16,10 +16,10 @@ from identity import commands
 from identity.domain import IDENTITY_AUDIENCE, new_id, scope_for, secret_digest
 from identity.seeds import Seeds, sow
 from identity.settings import Settings
-from servicekit.settings import parse_secret_keys
 from identity.storage import clients, metadata, users
 from servicekit.database import Database
 from servicekit.migrations import migrate
+from servicekit.settings import parse_secret_keys
 from support.identity_core import core, settings
 
 SHORT = base64.b64encode(b"x" * 16).decode()
