@@ -137,7 +137,7 @@ CATALOGUE: dict[str, Any] = {
 
 
 def seeds_json(web_jwks: Mapping[str, Any], web: str = WEB) -> str:
-    """The seeds as `python -m identity seed` reads them: the web app is at `web` and signs with the key of `web_jwks`."""
+    """The seeds as `python -m identity seed` reads them: the web app is at `web`, and signs with `web_jwks`."""
     clients = [client | {"jwks": dict(web_jwks)} if client["id"] == "web" else client for client in SEEDS["clients"]]
     return json.dumps(SEEDS | {"clients": clients}).replace(WEB, web)
 

@@ -1,6 +1,10 @@
 """One whole system, and one Chromium, for all tests of the web app; each test has browser contexts of its own."""
 
+import os
+import shutil
+import subprocess
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +13,22 @@ from playwright.async_api import Browser
 
 from support.browsers import NewWindow, Web, Window, chromium, window
 from support.system import a_stack
+
+NODE = Path(__file__).parent / "node"
+
+
+@pytest.fixture(scope="session")
+def npm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the checks' packages are, installed from their lock file."""
+    folder = tmp_path_factory.mktemp("web-checks")
+    for name in ("package.json", "package-lock.json", ".npmrc"):
+        shutil.copy(NODE / name, folder / name)
+    command = ["npm", "ci", "--no-progress", "--ignore-scripts"]
+    installed = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=110, check=False)
+    if installed.returncode:
+        missing = f"npm cannot install the checks: {installed.stderr.strip()[-500:]}"
+        (pytest.fail if "node" in os.environ.get("RESCIND_REQUIRE", "") else pytest.skip)(missing)
+    return folder / "node_modules"
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -55,7 +55,7 @@ class Orders(orders_pb2_grpc.OrdersServiceServicer):
             owner=subject,
             status=od.ORDER_STATUS_PLACED,
             items=request.items,
-            etag='"1"',
+            etag="1",
         )
         order.total.minor_units, order.total.currency = 1995, "EUR"
         return self.placed.setdefault(order.id, order)

@@ -175,5 +175,11 @@ function open({ root, app: { api, toasts, live }, signal }) {
  * @param {HTMLElement} list
  */
 function part(title, text, list) {
-  return h("section", { class: "part", hidden: true }, h("h2", {}, title), h("p", { class: "small" }, text), list);
+  return h(
+    "section",
+    { class: "part", "aria-label": title, hidden: true },
+    h("h2", {}, title),
+    h("p", { class: "small" }, text),
+    list,
+  );
 }
