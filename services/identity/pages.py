@@ -4,42 +4,46 @@ After a form that carried credentials the answer is 303, so that no browser send
 a person goes after signing in is never in a URL of its own: it is the signed flow, or the account page.
 """
 
-import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import structlog
-from authlib.oauth2 import OAuth2Error
 from fastapi import APIRouter, Request
-from fastapi.routing import APIRoute
 from sqlalchemy import Connection
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from identity import signin
-from identity.domain import OFFLINE, LoginSession, SignInOvertaken, new_secret
+from identity.domain import OFFLINE, SignInOvertaken
 from identity.forms import Flow
 from identity.oauth.authorization import Arrival, Consent, Decision, Outcome, SignIn, ToClient, authorize
 from identity.oauth.clients import Client
 from identity.oauth.requests import Parameters
+from identity.page_routes import (
+    OPEN_TOO_LONG,
+    NotFromHere,
+    browser_secret,
+    is_ours,
+    page_router,
+    see_other,
+    session_in,
+    unanswerable,
+)
 from identity.passwords import RECOMMENDED, SHORTEST, PasswordRefused, check_new
 from identity.web import (
     BROWSER_COOKIE,
     SESSION_COOKIE,
     Web,
     end_session,
-    is_from_our_page,
     read_form,
     set_cookie,
     start_session,
 )
-from servicekit.errors import Kind, ServiceError, problem_headers
+from servicekit.errors import Kind, ServiceError
 
 _LONGEST_QUERY = 8192  # bytes of an authorization request; it travels in a URL of ours, signed
-_OUR_SECRET = re.compile(r"[A-Za-z0-9_-]{43}")  # what a cookie of ours looks like
 _NOT_RIGHT = "E-mail or password is not right."
-_OPEN_TOO_LONG = "This page was open for too long, or was opened in another window. Please try again."
 _PASSWORD_CHANGED = "password-changed"  # noqa: S105  (a word in a URL, not a password)
 _NOTICES = {_PASSWORD_CHANGED: "The password has been changed, and everything else has been signed out."}
 
@@ -60,40 +64,15 @@ _ASKS: Mapping[str, str] = MappingProxyType(
 _log = structlog.get_logger("identity.signin")
 
 
-class NotFromHere(ServiceError):
-    """A form that is not ours, is too old, or was given to another browser."""
-
-    def __init__(self) -> None:
-        super().__init__(Kind.FORBIDDEN, "FORM_NOT_ACCEPTED", _OPEN_TOO_LONG)
-
-
 def router(web: Web) -> APIRouter:
     """The pages and the forms on them."""
     views, issuer = web.views, web.issuer
 
-    class PageRoute(APIRoute):
-        """A route whose failures a person can read."""
-
-        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-            serve = super().get_route_handler()
-
-            async def serve_or_explain(request: Request) -> Response:
-                try:
-                    return await serve(request)
-                except OAuth2Error as error:
-                    return _unanswerable(web, error.error, error.get_error_description())
-                except ServiceError as error:
-                    page = views.message(error.kind.title, error.detail, status=error.kind.http, code=error.reason)
-                    page.headers.update(problem_headers(error))
-                    return page
-
-            return serve_or_explain
-
-    pages = APIRouter(route_class=PageRoute, include_in_schema=False)
+    pages = page_router(views)
 
     @pages.get("/")
     async def front() -> Response:
-        return _see_other("/account")
+        return see_other("/account")
 
     @pages.get("/static/{name}")
     async def static(name: str) -> Response:
@@ -111,12 +90,12 @@ def router(web: Web) -> APIRouter:
 
         def work(tx: Connection) -> tuple[Outcome, Flow]:
             now = issuer.now(tx)
-            arrival = Arrival(parameters, _session(web, tx, request), now)
+            arrival = Arrival(parameters, session_in(web, tx, request), now)
             return authorize(web.server(tx), arrival), Flow(query.decode(), now)
 
         outcome, flow = await web.database.run(work)
         if isinstance(outcome, Consent):
-            return _see_other("/consent?" + urlencode({"flow": web.forms.pack(flow)}))
+            return see_other("/consent?" + urlencode({"flow": web.forms.pack(flow)}))
         return _lead(web, outcome, flow)
 
     @pages.post("/authorize")
@@ -124,13 +103,13 @@ def router(web: Web) -> APIRouter:
         """OpenID Connect Core section 3.1.2.1 wants POST too. As a GET it brings the session cookie along."""
         parameters = await read_form(request)
         pairs = [(name, value) for name, values in parameters.datalist.items() for value in values]
-        return _see_other("/authorize?" + urlencode(pairs))
+        return see_other("/authorize?" + urlencode(pairs))
 
     @pages.get("/login")
     async def show_login(request: Request) -> Response:
         packed = request.query_params.get("flow")
-        if packed is None and await web.database.run(lambda tx: _session(web, tx, request)) is not None:
-            return _see_other("/account")
+        if packed is None and await web.database.run(lambda tx: session_in(web, tx, request)) is not None:
+            return see_other("/account")
         return await _login_page(web, request, packed)
 
     @pages.post("/login")
@@ -141,8 +120,8 @@ def router(web: Web) -> APIRouter:
         async def again(fault: str) -> Response:
             return await _login_page(web, request, packed, email=email[:254], fault=fault, status=403)
 
-        if not _is_ours(web, request, form, "login", BROWSER_COOKIE):
-            return await again(_OPEN_TOO_LONG)
+        if not is_ours(web, request, form, "login", BROWSER_COOKIE):
+            return await again(OPEN_TOO_LONG)
         known = await web.database.read(lambda tx: web.accounts.credentials(tx, email))
         right = await web.passwords.verify(None if known is None else known.password_hash, password)
         if known is None or not right or known.disabled:
@@ -158,7 +137,7 @@ def router(web: Web) -> APIRouter:
         if previous is not None:
             await web.publish()  # it may have been somebody else's session, which has ended now
         _log.info("signed_in", user_id=proven.user_id, sid=opened.sid)
-        response = _see_other("/account" if packed is None else "/consent?" + urlencode({"flow": packed}))
+        response = see_other("/account" if packed is None else "/consent?" + urlencode({"flow": packed}))
         start_session(response, opened)
         return response
 
@@ -170,7 +149,7 @@ def router(web: Web) -> APIRouter:
     async def consent(request: Request) -> Response:
         form = await read_form(request)
         packed = form.get("flow") or ""
-        if not _is_ours(web, request, form, f"consent:{packed}", SESSION_COOKIE):
+        if not is_ours(web, request, form, f"consent:{packed}", SESSION_COOKIE):
             raise NotFromHere
         decision: Decision = "allow" if form.get("decision") == "allow" else "deny"
         return await decide(request, packed, decision)
@@ -179,7 +158,7 @@ def router(web: Web) -> APIRouter:
         def work(tx: Connection) -> tuple[Outcome, Flow]:
             flow = _unpacked(web, tx, packed)
             arrival = Arrival(
-                Parameters.parse(flow.query.encode()), _session(web, tx, request), flow.begun_at, decision
+                Parameters.parse(flow.query.encode()), session_in(web, tx, request), flow.begun_at, decision
             )
             return authorize(web.server(tx), arrival), flow
 
@@ -196,10 +175,10 @@ def router(web: Web) -> APIRouter:
     @pages.post("/password")
     async def change_password(request: Request) -> Response:
         form = await read_form(request)
-        session = await web.database.run(lambda tx: _session(web, tx, request))
+        session = await web.database.run(lambda tx: session_in(web, tx, request))
         if session is None:
-            return _see_other("/login")
-        if not _is_ours(web, request, form, "password", SESSION_COOKIE):
+            return see_other("/login")
+        if not is_ours(web, request, form, "password", SESSION_COOKIE):
             raise NotFromHere
         whose = await web.database.read(lambda tx: signin.person(tx, session.user_id))
         current, new = form.get("current_password") or "", form.get("new_password") or ""
@@ -216,8 +195,8 @@ def router(web: Web) -> APIRouter:
         try:
             opened = await web.database.run(lambda tx: issuer.open_session(tx, session.user_id, hard_gen_seen=hard_gen))
         except SignInOvertaken:
-            return _see_other("/login")
-        response = _see_other(f"/account?notice={_PASSWORD_CHANGED}")
+            return see_other("/login")
+        response = see_other(f"/account?notice={_PASSWORD_CHANGED}")
         start_session(response, opened)
         return response
 
@@ -226,12 +205,12 @@ def router(web: Web) -> APIRouter:
         form = await read_form(request)
         cookie = request.cookies.get(SESSION_COOKIE)
         if cookie is not None:
-            if not _is_ours(web, request, form, "logout", SESSION_COOKIE):
+            if not is_ours(web, request, form, "logout", SESSION_COOKIE):
                 raise NotFromHere
             position = await web.database.run(lambda tx: signin.sign_out(tx, issuer, cookie))
             await web.publish()
             _log.info("signed_out", pos=position and position.pos)
-        response = _see_other("/signed-out")
+        response = see_other("/signed-out")
         end_session(response)
         return response
 
@@ -246,20 +225,6 @@ def router(web: Web) -> APIRouter:
     return pages
 
 
-def _see_other(location: str) -> RedirectResponse:
-    return RedirectResponse(location, status_code=303)
-
-
-def _session(web: Web, tx: Connection, request: Request) -> LoginSession | None:
-    cookie = request.cookies.get(SESSION_COOKIE)
-    return None if cookie is None else web.issuer.session_of(tx, cookie)
-
-
-def _is_ours(web: Web, request: Request, form: Parameters, does: str, cookie: str) -> bool:
-    token = form.get("csrf_token") or ""
-    return is_from_our_page(request) and web.forms.is_csrf(token, does, request.cookies.get(cookie))
-
-
 def _unpacked(web: Web, tx: Connection, packed: str) -> Flow:
     flow = web.forms.unpack(packed, web.issuer.now(tx))
     if flow is None:
@@ -270,17 +235,12 @@ def _unpacked(web: Web, tx: Connection, packed: str) -> Flow:
 
 def _lead(web: Web, outcome: Outcome, flow: Flow) -> Response:
     if isinstance(outcome, ToClient):
-        return _see_other(outcome.location)
+        return see_other(outcome.location)
     if isinstance(outcome, SignIn):
-        return _see_other("/login?" + urlencode({"flow": web.forms.pack(flow)}))
+        return see_other("/login?" + urlencode({"flow": web.forms.pack(flow)}))
     if isinstance(outcome, Consent):
         raise TypeError("a question for the person leads nowhere")
-    return _unanswerable(web, outcome.error, outcome.description)
-
-
-def _unanswerable(web: Web, error: str, description: str) -> Response:
-    text = description or "The application asked for something that cannot be answered."
-    return web.views.message("This request cannot be answered", text, status=400, code=error)
+    return unanswerable(web.views, outcome.error, outcome.description)
 
 
 async def _login_page(
@@ -295,9 +255,7 @@ async def _login_page(
     client, asked = await web.database.run(work)
     redirect_uri = asked.get("redirect_uri") or ""
     goes_on_to = redirect_uri if client is not None and client.check_redirect_uri(redirect_uri) else None
-    browser = request.cookies.get(BROWSER_COOKIE) or ""
-    if _OUR_SECRET.fullmatch(browser) is None:
-        browser = new_secret(web.issuer.entropy)
+    browser = browser_secret(web, request)
     page = web.views.page(
         "login.html",
         status=status,
@@ -334,12 +292,12 @@ async def _account_page(
     web: Web, request: Request, *, notice: str = "", fault: str = "", status: int = 200
 ) -> Response:
     def work(tx: Connection) -> signin.Person | None:
-        session = _session(web, tx, request)
+        session = session_in(web, tx, request)
         return None if session is None else signin.person(tx, session.user_id)
 
     whose = await web.database.run(work)
     if whose is None:
-        return _see_other("/login")
+        return see_other("/login")
     cookie = request.cookies[SESSION_COOKIE]
     shown: dict[str, Any] = {"shortest": SHORTEST, "recommended": RECOMMENDED, "notice": notice, "fault": fault}
     return web.views.page(
