@@ -30,7 +30,7 @@ class Kind(Enum):
     NOT_ACCEPTABLE = (406, grpc.StatusCode.INVALID_ARGUMENT, "Not acceptable")
     CONFLICT = (409, grpc.StatusCode.ABORTED, "Conflict")
     GONE = (410, grpc.StatusCode.NOT_FOUND, "Gone")
-    PRECONDITION = (412, grpc.StatusCode.FAILED_PRECONDITION, "Precondition failed")
+    PRECONDITION = (412, grpc.StatusCode.ABORTED, "Precondition failed")  # of an etag: https://google.aip.dev/154
     TOO_LARGE = (413, grpc.StatusCode.RESOURCE_EXHAUSTED, "Content too large")
     UNSUPPORTED_MEDIA = (415, grpc.StatusCode.INVALID_ARGUMENT, "Unsupported media type")
     UNPROCESSABLE = (422, grpc.StatusCode.FAILED_PRECONDITION, "Unprocessable content")
@@ -51,6 +51,14 @@ class Kind(Enum):
             if kind.http == status:
                 return kind
         return cls.INVALID if 400 <= status < 500 else cls.INTERNAL
+
+    @classmethod
+    def of_rpc(cls, code: grpc.StatusCode, *, name: str = "") -> "Kind":
+        """The kind that a gRPC status stands for: the one of that `name` (`ErrorInfo.metadata["kind"]`) if it is among
+        those with this status, otherwise the first; a status that none has is INTERNAL.
+        """
+        kinds = [kind for kind in cls if kind.rpc is code]
+        return next((kind for kind in kinds if kind.name == name), kinds[0] if kinds else cls.INTERNAL)
 
 
 class ServiceError(Exception):
@@ -152,9 +160,9 @@ def rpc_status(error: ServiceError, *, request_id: str) -> status_pb2.Status:
     """The `google.rpc.Status` that says `error`: ErrorInfo always, RetryInfo and BadRequest where they apply."""
     code: int = error.kind.rpc.value[0]
     status = status_pb2.Status(code=code, message=error.detail)
-    info = error_details_pb2.ErrorInfo(
-        reason=error.reason, domain=ERROR_DOMAIN, metadata={"request_id": request_id} if request_id else {}
-    )
+    # The kind tells a gateway which of the HTTP statuses that share this code was meant.
+    metadata = {"kind": error.kind.name} | ({"request_id": request_id} if request_id else {})
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata=metadata)
     _add(status, info)
     if error.retry_after is not None:
         delay = duration_pb2.Duration()

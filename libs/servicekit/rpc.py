@@ -3,6 +3,7 @@
 from __future__ import annotations  # grpc's classes are generic for the type checker only
 
 import asyncio
+import inspect
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,6 +21,11 @@ DETAILS_KEY = "grpc-status-details-bin"  # where google.rpc.Status travels
 # Match on servers and clients, or servers cut clients off for pinging too often (`too_many_pings`).
 KEEPALIVE_MS = 20_000
 MAX_MESSAGE = 256 * 1024  # bytes received
+# A connection is told to go (GOAWAY) at this age, so that clients look for replicas again and new ones get their share.
+# What it carries goes on; calls that are begun later take another connection.
+CONNECTION_AGE_MS = 5 * 60_000
+# After that it is cut: longer than any live stream lasts, which ends with its token.
+CONNECTION_GRACE_MS = 65 * 60_000
 _log = structlog.get_logger("servicekit.rpc")
 
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
@@ -31,6 +37,8 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
     ("grpc.http2.max_ping_strikes", 3),
+    ("grpc.max_connection_age_ms", CONNECTION_AGE_MS),
+    ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_MS),
 )
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),
@@ -105,8 +113,12 @@ class Edge(grpc.aio.ServerInterceptor):
             with request_context(_carrier(context)):
                 began, reason = time.perf_counter(), ""
                 try:
-                    async for response in behaviour(request, context):
-                        yield response
+                    answer = behaviour(request, context)
+                    if inspect.isawaitable(answer):
+                        await answer  # grpc.health's Watch writes to the context itself
+                    else:
+                        async for response in answer:
+                            yield response
                 except Exception as error:
                     foreseen = self._foreseen(method, error)
                     reason = foreseen.reason

@@ -158,8 +158,11 @@ def request_context(carrier: Mapping[str, str]) -> Iterator[str]:
     try:
         yield _request_id.get()
     finally:
-        _request_id.reset(named)
-        otel_context.detach(traced)
+        # A stream that its caller left is closed by the garbage collector, in a context of its own: there is nothing
+        # to put back there, and trying would be an error.
+        with contextlib.suppress(ValueError):
+            _request_id.reset(named)
+            otel_context.detach(traced)
 
 
 def outgoing() -> dict[str, str]:
