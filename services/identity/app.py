@@ -9,15 +9,23 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from identity import rest, rpc
+from identity import pages, rest, rpc
 from identity.authority import Authority, AuthorityInterceptor
 from identity.domain import Entropy
+from identity.door import Devices, Door, Limits
 from identity.forms import Forms
 from identity.housekeeping import Housekeeping
 from identity.introspection import Introspector
 from identity.issuing import Issuer, Lives
 from identity.keyring import KeyRing, NewKey, generate
 from identity.passwords import Passwords
+from identity.people import account
+from identity.people import pages as people_pages
+from identity.people.holdings import Holdings
+from identity.people.letters import Printer
+from identity.people.links import Links
+from identity.people.post import Post, Postman
+from identity.people.service import People
 from identity.publisher import Publisher
 from identity.redis_log import RedisLog
 from identity.replay import Replay
@@ -25,11 +33,13 @@ from identity.revocations import RevocationLog
 from identity.sealing import SecretKeys
 from identity.service import Accounts, Administration
 from identity.settings import Settings, parse_secret_keys
+from identity.throttle import Throttle
 from identity.views import Views
 from identity.web import Web
 from servicekit.database import Database
 from servicekit.http import create_app
 from servicekit.lifecycle import Address, Readiness, Service
+from servicekit.mail import mailer_at
 from servicekit.metrics import Metrics
 from servicekit.needs import answering_redis, migrated_database
 
@@ -53,6 +63,10 @@ class Parts:
     administration: Administration
     secret_keys: SecretKeys
     passwords: Passwords
+    throttle: Throttle
+    door: Door
+    people: People
+    holdings: Holdings
     metrics: Metrics
 
     async def found(self) -> None:
@@ -66,6 +80,7 @@ class Parts:
     async def close(self) -> None:
         """Closes every connection."""
         await self.redis.aclose()
+        await self.throttle.close()
         await self.database.dispose()
 
 
@@ -76,6 +91,7 @@ def assemble(
     entropy: Entropy = secrets.token_bytes,
     make_key: Callable[[], NewKey] = generate,
     passwords: Passwords | None = None,
+    limits: Limits | None = None,
 ) -> Parts:
     """The parts. `now` replaces the database clock (ms) in tests. Nothing connects yet."""
     metrics = Metrics()
@@ -110,6 +126,23 @@ def assemble(
     )
     hashing = passwords or Passwords(entropy=entropy)
     administration = Administration(database, keyring, revocations, publisher, entropy)
+    issuer = Issuer(
+        issuer=settings.issuer,
+        lives=Lives(
+            access_token=settings.access_token_life,
+            code=settings.code_life,
+            session=settings.session_life,
+            offline=settings.offline_life,
+            refresh_retry=settings.refresh_retry_window,
+        ),
+        keyring=keyring,
+        revocations=revocations,
+        secret_keys=secret_keys,
+        now=database.now,
+        entropy=entropy,
+    )
+    accounts = Accounts(database, revocations, publisher, hashing, entropy)
+    throttle = Throttle(settings.redis_url.get_secret_value(), secret_keys.limits_key)
     return Parts(
         settings=settings,
         database=database,
@@ -117,27 +150,27 @@ def assemble(
         keyring=keyring,
         revocations=revocations,
         publisher=publisher,
-        issuer=Issuer(
-            issuer=settings.issuer,
-            lives=Lives(
-                access_token=settings.access_token_life,
-                code=settings.code_life,
-                session=settings.session_life,
-                offline=settings.offline_life,
-                refresh_retry=settings.refresh_retry_window,
-            ),
-            keyring=keyring,
-            revocations=revocations,
-            secret_keys=secret_keys,
-            now=database.now,
-            entropy=entropy,
-        ),
+        issuer=issuer,
         introspector=Introspector(keyring, issuer=settings.issuer, leeway=settings.leeway, now=database.now),
         replay=Replay(database, revocations),
-        accounts=Accounts(database, revocations, publisher, hashing, entropy),
+        accounts=accounts,
         administration=administration,
         secret_keys=secret_keys,
         passwords=hashing,
+        throttle=throttle,
+        door=Door(throttle, Devices(secret_keys.device_keys, entropy), limits or Limits()),
+        people=People(
+            database=database,
+            accounts=accounts,
+            issuer=issuer,
+            revocations=revocations,
+            publisher=publisher,
+            passwords=hashing,
+            links=Links(database.now, entropy),
+            post=Post(secret_keys, database.now, entropy),
+            mails=settings.mail_url is not None,
+        ),
+        holdings=Holdings(revocations, database.now),
         metrics=metrics,
     )
 
@@ -146,19 +179,30 @@ def build(settings: Settings, *, parts: Parts | None = None) -> Service:
     """The service; production and tests come through here."""
     parts = parts or assemble(settings)
     http = create_app("identity", parts.metrics, development=settings.development)
+    web = Web(
+        database=parts.database,
+        issuer=parts.issuer,
+        accounts=parts.accounts,
+        passwords=parts.passwords,
+        introspector=parts.introspector,
+        forms=Forms(parts.secret_keys.form_keys),
+        views=Views(),
+        door=parts.door,
+        publish=parts.publisher.publish_pending,
+    )
     rest.install(
         http,
-        Web(
-            database=parts.database,
-            issuer=parts.issuer,
-            accounts=parts.accounts,
-            passwords=parts.passwords,
-            introspector=parts.introspector,
-            forms=Forms(parts.secret_keys.form_keys),
-            views=Views(),
-            publish=parts.publisher.publish_pending,
-        ),
+        web,
+        [
+            pages.router(web, parts.people),
+            people_pages.router(web, parts.people),
+            account.router(web, parts.people, parts.holdings),
+        ],
     )
+    background = [parts.publisher.run, Housekeeping(parts.database).run]
+    if settings.mail_url is not None:
+        mailer = mailer_at(settings.mail_url.get_secret_value(), settings.mail_from)
+        background.append(Postman(parts.database, parts.people.post, Printer(settings.issuer), mailer).run)
 
     async def redis_answers() -> None:
         await answering_redis(settings.redis_url.get_secret_value())
@@ -183,7 +227,7 @@ def build(settings: Settings, *, parts: Parts | None = None) -> Service:
         ),
         interceptors=[AuthorityInterceptor(Authority(parts.database, parts.introspector))],
         before_start=[parts.found, redis_answers],
-        background=[parts.publisher.run, Housekeeping(parts.database).run],
+        background=background,
         readiness=readiness,
         on_stop=[parts.close],
         development=settings.development,

@@ -11,6 +11,8 @@ from typing import Any
 import structlog
 from sqlalchemy import ColumnElement, Connection, Table, delete, exists, func, select
 
+from identity.people.post import stale
+from identity.people.storage import mail_links, mails
 from identity.storage import codes, grants, login_sessions, refresh_tokens, revocations, revoked_tokens
 from servicekit.database import Database
 from servicekit.errors import ServiceError
@@ -46,6 +48,8 @@ def _dead(now: int) -> list[tuple[Table, ColumnElement[bool]]]:
         codes.c.session_id == login_sessions.c.id
     )
     return [
+        (mail_links, mail_links.c.expires_at < now - DAY_MS),
+        (mails, stale(now, DAY_MS)),
         (codes, codes.c.expires_at < now - DAY_MS),
         (revoked_tokens, revoked_tokens.c.dead_at < now),
         (revocations, revocations.c.dead_at < now - DAY_MS),

@@ -1,12 +1,9 @@
-"""Identity over HTTP, for people: sign-in, consent, the account, sign-out. No script, every form with a CSRF token.
+"""Identity over HTTP, for people: sign-in, consent, sign-out. No script, every form with a CSRF token.
 
 After a form that carried credentials the answer is 303, so that no browser sends them on (RFC 9700 section 4.12). Where
 a person goes after signing in is never in a URL of its own: it is the signed flow, or the account page.
 """
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import structlog
@@ -15,7 +12,8 @@ from sqlalchemy import Connection
 from starlette.responses import Response
 
 from identity import signin
-from identity.domain import OFFLINE, SignInOvertaken
+from identity.domain import OFFLINE, NewSession, SignInOvertaken
+from identity.door import DEVICE_COOKIE
 from identity.forms import Flow
 from identity.oauth.authorization import Arrival, Consent, Decision, Outcome, SignIn, ToClient, authorize
 from identity.oauth.clients import Client
@@ -25,12 +23,16 @@ from identity.page_routes import (
     NotFromHere,
     browser_secret,
     is_ours,
+    network_of,
     page_router,
     see_other,
     session_in,
     unanswerable,
 )
-from identity.passwords import RECOMMENDED, SHORTEST, PasswordRefused, check_new
+from identity.people.browsers import named
+from identity.people.scopes import told
+from identity.people.service import People
+from identity.throttle import TooMany
 from identity.web import (
     BROWSER_COOKIE,
     SESSION_COOKIE,
@@ -44,27 +46,13 @@ from servicekit.errors import Kind, ServiceError
 
 _LONGEST_QUERY = 8192  # bytes of an authorization request; it travels in a URL of ours, signed
 _NOT_RIGHT = "E-mail or password is not right."
-_PASSWORD_CHANGED = "password-changed"  # noqa: S105  (a word in a URL, not a password)
-_NOTICES = {_PASSWORD_CHANGED: "The password has been changed, and everything else has been signed out."}
-
-_ASKS: Mapping[str, str] = MappingProxyType(
-    {
-        "openid": "Know who you are, by an identifier",
-        "profile": "See your name",
-        "email": "See your e-mail address",
-        OFFLINE: "Keep this access while you are signed out",
-        "orders:read": "See your orders",
-        "orders:write": "Place and cancel orders for you",
-        "orders:admin": "See and change the orders of everybody",
-        "notifications:read": "See your notifications",
-        "identity:admin": "Manage accounts, clients and keys",
-    }
-)
+# What the sign-in page says first, by a word in its URL.
+_NOTICES = {"password-reset": "Your password has been changed, and everything has been signed out. Sign in with it."}
 
 _log = structlog.get_logger("identity.signin")
 
 
-def router(web: Web) -> APIRouter:
+def router(web: Web, people: People) -> APIRouter:
     """The pages and the forms on them."""
     views, issuer = web.views, web.issuer
 
@@ -123,22 +111,41 @@ def router(web: Web) -> APIRouter:
         if not is_ours(web, request, form, "login", BROWSER_COOKIE):
             return await again(OPEN_TOO_LONG)
         known = await web.database.read(lambda tx: web.accounts.credentials(tx, email))
+        device_cookie = request.cookies.get(DEVICE_COOKIE)
+        try:
+            guess = await web.door.admit(email, network_of(request), known, device_cookie)
+        except TooMany as error:
+            _log.warning("sign_in_slowed", user_id=known and known.user_id)
+            page = await _login_page(web, request, packed, email=email[:254], fault=error.detail, status=429)
+            page.headers["retry-after"] = str(round(error.retry_after or 1))
+            return page
         right = await web.passwords.verify(None if known is None else known.password_hash, password)
         if known is None or not right or known.disabled:
             # One text, one status, one hash's time for all three. The log says which, without the address.
             _log.warning("sign_in_refused", user_id=known and known.user_id, right_password=right)
+            await web.door.failed(guess)
             return await again(_NOT_RIGHT)
         proven, previous = known, request.cookies.get(SESSION_COOKIE)
+
+        def open_session(tx: Connection) -> NewSession:
+            if guess.device is None:
+                people.notice_new_device(tx, proven.user_id, named(request.headers.get("user-agent", "")))
+            return signin.open_session(tx, issuer, proven, previous)
+
         try:
-            opened = await web.database.run(lambda tx: signin.open_session(tx, issuer, proven, previous))
+            opened = await web.database.run(open_session)
         except SignInOvertaken:
             _log.warning("sign_in_overtaken", user_id=proven.user_id)
             return await again(_NOT_RIGHT)
+        await web.door.right(guess)
+        people.post.handed_in.set()
         if previous is not None:
             await web.publish()  # it may have been somebody else's session, which has ended now
         _log.info("signed_in", user_id=proven.user_id, sid=opened.sid)
         response = see_other("/account" if packed is None else "/consent?" + urlencode({"flow": packed}))
         start_session(response, opened)
+        if guess.device is None:
+            web.door.remember(response, proven.user_id, proven.hard_gen)
         return response
 
     @pages.get("/consent")
@@ -166,39 +173,6 @@ def router(web: Web) -> APIRouter:
         if isinstance(outcome, Consent):
             return await _consent_page(web, request, outcome, packed)
         return _lead(web, outcome, flow)
-
-    @pages.get("/account")
-    async def show_account(request: Request) -> Response:
-        notice = _NOTICES.get(request.query_params.get("notice") or "", "")
-        return await _account_page(web, request, notice=notice)
-
-    @pages.post("/password")
-    async def change_password(request: Request) -> Response:
-        form = await read_form(request)
-        session = await web.database.run(lambda tx: session_in(web, tx, request))
-        if session is None:
-            return see_other("/login")
-        if not is_ours(web, request, form, "password", SESSION_COOKIE):
-            raise NotFromHere
-        whose = await web.database.read(lambda tx: signin.person(tx, session.user_id))
-        current, new = form.get("current_password") or "", form.get("new_password") or ""
-        try:
-            check_new(new, email=whose.email)
-            hard_gen = await web.accounts.change_password(session.user_id, current, new)
-        except PasswordRefused as refused:
-            return await _account_page(web, request, fault=str(refused), status=422)
-        except ServiceError as error:
-            if error.reason != "WRONG_PASSWORD":
-                raise
-            _log.warning("password_change_refused", user_id=session.user_id)
-            return await _account_page(web, request, fault="The current password is not right.", status=403)
-        try:
-            opened = await web.database.run(lambda tx: issuer.open_session(tx, session.user_id, hard_gen_seen=hard_gen))
-        except SignInOvertaken:
-            return see_other("/login")
-        response = see_other(f"/account?notice={_PASSWORD_CHANGED}")
-        start_session(response, opened)
-        return response
 
     @pages.post("/logout")
     async def log_out(request: Request) -> Response:
@@ -265,6 +239,9 @@ async def _login_page(
         flow=packed or "",
         email=email or (asked.get("login_hint") or "")[:254],
         fault=fault,
+        notice="" if fault else _NOTICES.get(request.query_params.get("notice") or "", ""),
+        providers=[],
+        csrf_provider="",
     )
     set_cookie(page, BROWSER_COOKIE, browser)
     return page
@@ -278,34 +255,11 @@ async def _consent_page(web: Web, request: Request, consent: Consent, packed: st
         goes_on_to=consent.redirect_uri,
         client_name=consent.client.name,
         email=whose.email,
-        asks=[_ASKS.get(scope, scope) for scope in consent.scopes],
+        asks=told(consent.scopes),
         offline=OFFLINE in consent.scopes,
         offline_days=lives.offline // 86400,
         session_hours=lives.session // 3600,
         destination=urlsplit(consent.redirect_uri).netloc or consent.redirect_uri,
         csrf_token=web.forms.csrf(f"consent:{packed}", request.cookies[SESSION_COOKIE]),
         flow=packed,
-    )
-
-
-async def _account_page(
-    web: Web, request: Request, *, notice: str = "", fault: str = "", status: int = 200
-) -> Response:
-    def work(tx: Connection) -> signin.Person | None:
-        session = session_in(web, tx, request)
-        return None if session is None else signin.person(tx, session.user_id)
-
-    whose = await web.database.run(work)
-    if whose is None:
-        return see_other("/login")
-    cookie = request.cookies[SESSION_COOKIE]
-    shown: dict[str, Any] = {"shortest": SHORTEST, "recommended": RECOMMENDED, "notice": notice, "fault": fault}
-    return web.views.page(
-        "account.html",
-        status=status,
-        name=whose.name,
-        email=whose.email,
-        csrf_logout=web.forms.csrf("logout", cookie),
-        csrf_password=web.forms.csrf("password", cookie),
-        **shown,
     )

@@ -108,7 +108,8 @@ class Passwords:
         return self._hasher.hash(unicodedata.normalize("NFC", password))
 
     async def verify(self, stored: str | None, password: str) -> bool:
-        """Whether `password` is the one that was stored. None stands for no such account: the same work, and False.
+        """Whether `password` is the one that was stored. None stands for no such account,
+        and an empty string for one without a password: the same work, and False.
 
         Raises:
             ServiceError: PASSWORD_CHECKS_OVERLOADED.
@@ -128,7 +129,7 @@ class Passwords:
             self._hasher.verify(stored or self._nobodys, normal)
         except (VerificationError, InvalidHashError):
             return False
-        return stored is not None
+        return bool(stored)
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         if self._inside >= self._most_inside:

@@ -4,7 +4,7 @@
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from authlib.oauth2 import OAuth2Error
@@ -12,13 +12,13 @@ from fastapi import APIRouter, FastAPI, Request
 from sqlalchemy import Connection
 from starlette.responses import JSONResponse, Response
 
-from identity import pages
 from identity.authority import bearer
 from identity.domain import IDENTITY_AUDIENCE
 from identity.keyring import Purpose
 from identity.oauth.metadata import metadata
-from identity.oauth.requests import OAuthRequest
+from identity.oauth.requests import OAuthRequest, claimed_client
 from identity.oauth.server import Answer, RolledBack, Server
+from identity.page_routes import network_of
 from identity.signin import person
 from identity.views import SafeHeaders
 from identity.web import Web, read_form
@@ -29,13 +29,14 @@ _KEYS_MAY_BE_KEPT = {"cache-control": "public, max-age=10"}
 _METADATA_MAY_BE_KEPT = {"cache-control": "public, max-age=300"}
 
 
-def install(app: FastAPI, web: Web) -> None:
-    """Adds everything that identity serves over HTTP."""
+def install(app: FastAPI, web: Web, routers: Iterable[APIRouter]) -> None:
+    """Adds everything that identity serves over HTTP; `routers` have the pages."""
     # Authlib logs what it issues at DEBUG. No level of ours shall ever let that through.
     logging.getLogger("authlib").setLevel(logging.INFO)
     app.include_router(_oauth(web))
     app.include_router(_published(web))
-    app.include_router(pages.router(web))
+    for router in routers:
+        app.include_router(router)
     app.add_middleware(SafeHeaders)
 
 
@@ -107,6 +108,8 @@ async def _converse(
     except OAuth2Error as error:
         status, body, headers = error()
         return _response(Answer(status, body, tuple(headers)))
+    who, network = claimed_client(asked), network_of(request)
+    await web.door.client(who, network)
     run = web.database.read if only_reads else web.database.run
     try:
         answer = await run(lambda tx: web.server(tx).answer(lambda server: respond(server, asked)))
@@ -115,6 +118,8 @@ async def _converse(
     else:
         if answer.status >= 400:  # kept all the same: it has ended a grant
             await web.publish()
+    if answer.status >= 400:
+        await web.door.client_failed(who, network)
     return _response(answer)
 
 

@@ -46,6 +46,7 @@ class NewUser:
     name: str
     password_hash: str
     roles: Sequence[str] = ()
+    email_verified: bool = True  # whoever makes an account has seen to that
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Accounts:
 
     def add_user(self, tx: Connection, user: NewUser) -> bool:
         """Makes an account unless one with this e-mail address exists; tells whether it did."""
-        epoch = _epoch(tx)
+        epoch, now = _epoch(tx), self.database.now(tx)
         values = {
             "id": new_id("usr", self.entropy),
             "email": user.email.strip().lower(),
@@ -85,7 +86,8 @@ class Accounts:
             "roles": list(user.roles),
             "gen": epoch + 1,
             "hard_gen": epoch + 1,
-            "created_at": self.database.now(tx),
+            "created_at": now,
+            "email_verified_at": now if user.email_verified else None,
         }
         return insert_new(tx, users, values)
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
 
+from servicekit.mail import MailFrom, MailUrl
 from servicekit.settings import CommonSettings, DatabaseUrl, HttpUrl, Port, RedisUrl
 
 _KEY_BYTES = 32
@@ -49,6 +50,10 @@ class Settings(CommonSettings):
     # `id:base64,...` of 32 bytes each, newest first: put a new one in front to rotate. Seals private keys, derives
     # refresh successors, signs forms.
     secret_keys: Annotated[SecretStr, AfterValidator(_whole_keys), Field(validation_alias="IDENTITY_SECRET_KEYS")]
+
+    # Without it nobody can sign up or reset a password here, and nothing else is different.
+    mail_url: Annotated[MailUrl | None, Field(validation_alias="RESCIND_MAIL_URL")] = None
+    mail_from: Annotated[MailFrom, Field(validation_alias="RESCIND_MAIL_FROM")] = "Rescind <no-reply@localhost>"
 
     http_host: Annotated[str, Field(validation_alias="IDENTITY_HTTP_HOST")] = "127.0.0.1"
     http_port: Annotated[Port, Field(validation_alias="IDENTITY_HTTP_PORT")] = 8001

@@ -107,6 +107,7 @@ class Front:
     database: Database
     clock: Clock
     accounts: Accounts
+    parts: Parts
     pushed: list[int] = field(default_factory=list)
 
     def browser(self) -> Browser:
@@ -203,6 +204,6 @@ async def identity_front(database_url: str, **changes: Any) -> AsyncIterator[Fro
         await seed(parts)
         app = build(parts.settings, parts=parts).http
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url=ISSUER) as http:
-            yield Front(app, http, parts.database, clock, parts.accounts, pushed)
+            yield Front(app, http, parts.database, clock, parts.accounts, parts, pushed)
     finally:
         await parts.close()

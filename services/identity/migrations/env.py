@@ -1,5 +1,6 @@
 """What alembic runs; the connection and the lock are servicekit's."""
 
+import identity.people.storage  # noqa: F401  (declares tables in the same metadata)
 from identity.storage import metadata
 from servicekit.migrations import run_from_env
 
