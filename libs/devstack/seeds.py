@@ -90,7 +90,7 @@ SEEDS: dict[str, Any] = {
             "permissions": ["introspect", "introspect_any", "revoke"],
         },
         _service("orders"),
-        _service("notifications"),
+        _service("notifications", "contacts"),
         _service("session"),
     ],
 }

@@ -9,19 +9,25 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from identity import pages, rest, rpc
+from eventlog.metrics import RelayMetrics
+from eventlog.outbox import Outbox
+from eventlog.redis_stream import RedisStream
+from eventlog.relay import Relay
+from identity import pages, rest, rpc, storage
 from identity.authority import Authority, AuthorityInterceptor
 from identity.domain import Entropy
 from identity.door import Devices, Door, Limits
+from identity.events import READERS, STREAM, SecurityEvents
 from identity.forms import Forms
 from identity.housekeeping import Housekeeping
 from identity.introspection import Introspector
 from identity.issuing import Issuer, Lives
 from identity.keyring import KeyRing, NewKey, generate
+from identity.my_account import MyAccount
+from identity.my_account_rpc import MyAccountApi
 from identity.passwords import Passwords
 from identity.people import account
 from identity.people import pages as people_pages
-from identity.people.holdings import Holdings
 from identity.people.letters import Printer
 from identity.people.links import Links
 from identity.people.post import Post, Postman
@@ -35,6 +41,7 @@ from identity.service import Accounts, Administration
 from identity.settings import Settings, parse_secret_keys
 from identity.throttle import Throttle
 from identity.views import Views
+from identity.visitor import parse_networks
 from identity.web import Web
 from servicekit.database import Database
 from servicekit.http import create_app
@@ -66,8 +73,11 @@ class Parts:
     throttle: Throttle
     door: Door
     people: People
-    holdings: Holdings
     metrics: Metrics
+    my_account: MyAccount
+    events: SecurityEvents
+    stream: RedisStream
+    relay: Relay
 
     async def found(self) -> None:
         """Brings the schema up to date and sees to the log and its keys."""
@@ -81,6 +91,7 @@ class Parts:
         """Closes every connection."""
         await self.redis.aclose()
         await self.throttle.close()
+        await self.stream.aclose()
         await self.database.dispose()
 
 
@@ -108,8 +119,17 @@ def assemble(
     keyring = KeyRing(
         secret_keys, now=database.now, leeway=settings.leeway, spare_age=settings.spare_age, make_key=make_key
     )
+    outbox = Outbox(storage.outbox, STREAM, now=database.now)
+    stream = RedisStream(settings.redis_url.get_secret_value(), STREAM)
+    relay = Relay(database, outbox, stream, metrics=RelayMetrics(metrics.registry), required=READERS)
+    events = SecurityEvents(outbox)
     revocations = RevocationLog(
-        keyring, issuer=settings.issuer, leeway=settings.leeway, now=database.now, entropy=entropy
+        keyring,
+        issuer=settings.issuer,
+        leeway=settings.leeway,
+        now=database.now,
+        entropy=entropy,
+        witnesses=[events.witness],
     )
 
     async def begin_new_log(ended: str) -> None:
@@ -123,6 +143,7 @@ def assemble(
         begin_new_log=begin_new_log,
         wait=settings.publish_wait_ms / 1000,
         published=published.inc,
+        committed=relay.wake,
     )
     hashing = passwords or Passwords(entropy=entropy)
     administration = Administration(database, keyring, revocations, publisher, entropy)
@@ -140,8 +161,9 @@ def assemble(
         secret_keys=secret_keys,
         now=database.now,
         entropy=entropy,
+        events=events,
     )
-    accounts = Accounts(database, revocations, publisher, hashing, entropy)
+    accounts = Accounts(database, revocations, publisher, hashing, entropy, events)
     throttle = Throttle(settings.redis_url.get_secret_value(), secret_keys.limits_key)
     return Parts(
         settings=settings,
@@ -170,8 +192,11 @@ def assemble(
             post=Post(secret_keys, database.now, entropy),
             mails=settings.mail_url is not None,
         ),
-        holdings=Holdings(revocations, database.now),
         metrics=metrics,
+        my_account=MyAccount(database, revocations, publisher),
+        events=events,
+        stream=stream,
+        relay=relay,
     )
 
 
@@ -189,6 +214,8 @@ def build(settings: Settings, *, parts: Parts | None = None) -> Service:
         views=Views(),
         door=parts.door,
         publish=parts.publisher.publish_pending,
+        told=parts.relay.wake,
+        trusted_proxies=parse_networks(settings.trusted_proxies),
     )
     rest.install(
         http,
@@ -196,10 +223,10 @@ def build(settings: Settings, *, parts: Parts | None = None) -> Service:
         [
             pages.router(web, parts.people),
             people_pages.router(web, parts.people),
-            account.router(web, parts.people, parts.holdings),
+            account.router(web, parts.people, parts.my_account),
         ],
     )
-    background = [parts.publisher.run, Housekeeping(parts.database).run]
+    background = [parts.publisher.run, parts.relay.run, Housekeeping(parts.database).run]
     if settings.mail_url is not None:
         mailer = mailer_at(settings.mail_url.get_secret_value(), settings.mail_from)
         background.append(Postman(parts.database, parts.people.post, Printer(settings.issuer), mailer).run)
@@ -224,6 +251,7 @@ def build(settings: Settings, *, parts: Parts | None = None) -> Service:
             rpc.Revocations(parts.administration, parts.replay),
             rpc.AccountsApi(parts.accounts),
             rpc.Keys(parts.administration),
+            MyAccountApi(parts.my_account),
         ),
         interceptors=[AuthorityInterceptor(Authority(parts.database, parts.introspector))],
         before_start=[parts.found, redis_answers],

@@ -33,14 +33,21 @@ class Caller:
     client_id: str
     scopes: frozenset[str]
     permissions: frozenset[str]
+    session_id: str = ""  # the login session that the token hangs on
+    first_party: bool = False  # whether the client is one of ours
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What permits a call: any of these."""
+    """What permits a call: any of these scopes and permissions.
+
+    `own_account`: the token must speak for a person, and come through a client of ours. What an app of somebody else
+    may know of a person is who they are; it neither sees where they are signed in nor signs them out.
+    """
 
     scopes: frozenset[str] = frozenset()
     permissions: frozenset[str] = frozenset()
+    own_account: bool = False
 
     def check(self, caller: Caller) -> None:
         """Returns if the caller may.
@@ -49,6 +56,8 @@ class Rule:
             InsufficientScope: not, and a scope would help.
             ServiceError: NOT_PERMITTED.
         """
+        if self.own_account and not (caller.subject.startswith("usr_") and caller.first_party):
+            raise ServiceError(Kind.FORBIDDEN, "NOT_PERMITTED", "This is for people, through an app of ours.")
         if self.scopes & caller.scopes or self.permissions & caller.permissions:
             return
         if self.scopes:
@@ -57,6 +66,7 @@ class Rule:
 
 
 _ADMINISTRATION = Rule(scopes=frozenset({ADMIN}))
+_OWN_ACCOUNT = Rule(scopes=frozenset({"openid"}), own_account=True)
 _PACKAGE = "/contracts.identity.v1"
 RULES: Mapping[str, Rule] = {
     f"{_PACKAGE}.TokensService/Introspect": Rule(permissions=frozenset({"introspect", "introspect_any"})),
@@ -65,12 +75,17 @@ RULES: Mapping[str, Rule] = {
     f"{_PACKAGE}.RevocationsService/GetStatus": Rule(
         scopes=frozenset({ADMIN}), permissions=frozenset({"replay", "revoke", "introspect_any"})
     ),
+    f"{_PACKAGE}.AccountsService/GetContact": Rule(permissions=frozenset({"contacts"})),
+    f"{_PACKAGE}.AccountsService/SetRoles": _ADMINISTRATION,
     f"{_PACKAGE}.AccountsService/DisableAccount": _ADMINISTRATION,
     f"{_PACKAGE}.AccountsService/EnableAccount": _ADMINISTRATION,
     f"{_PACKAGE}.AccountsService/DisableClient": _ADMINISTRATION,
     f"{_PACKAGE}.AccountsService/EnableClient": _ADMINISTRATION,
     f"{_PACKAGE}.KeysService/ListKeys": _ADMINISTRATION,
     f"{_PACKAGE}.KeysService/RotateKeys": _ADMINISTRATION,
+    f"{_PACKAGE}.MyAccountService/ListMySessions": _OWN_ACCOUNT,
+    f"{_PACKAGE}.MyAccountService/EndMySessions": _OWN_ACCOUNT,
+    f"{_PACKAGE}.MyAccountService/WithdrawMyGrant": _OWN_ACCOUNT,
 }
 PUBLIC = ("/grpc.health.v1.Health/", "/grpc.reflection.")  # prefixes
 
@@ -102,15 +117,15 @@ class Authority:
         claims = self._introspector.judge(tx, unverified_token)
         if claims["aud"] != IDENTITY_AUDIENCE:
             raise UntrustedToken("another audience")
-        permissions: list[str] = []
-        if claims["sub"].startswith("svc_"):
-            query = select(clients.c.permissions).where(clients.c.id == claims["client_id"])
-            permissions = tx.execute(query).scalar_one()
+        query = select(clients.c.permissions, clients.c.first_party).where(clients.c.id == claims["client_id"])
+        client = tx.execute(query).one()
         return Caller(
             subject=claims["sub"],
             client_id=claims["client_id"],
             scopes=frozenset(claims["scope"].split()),
-            permissions=frozenset(permissions),
+            permissions=frozenset(client.permissions if claims["sub"].startswith("svc_") else ()),
+            session_id=claims.get("sid", ""),
+            first_party=client.first_party,
         )
 
 

@@ -39,6 +39,9 @@ AUDIENCE_SCOPES: Mapping[str, frozenset[str]] = MappingProxyType(
     }
 )
 
+# What a person can be, beyond a person.
+ROLES = frozenset({"admin"})
+
 # A generation's upper bits are the epoch of the log, so a database restored from a backup never reuses one.
 GENERATION_BITS = 32
 
@@ -197,6 +200,16 @@ class Credentials:
     user_id: UserId
     password_hash: str
     hard_gen: int
+    disabled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """Where a person can be reached."""
+
+    user_id: str
+    email: str
+    name: str
     disabled: bool
 
 

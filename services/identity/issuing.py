@@ -19,6 +19,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
+from contracts.identity.v1.events_pb2 import GrantGiven, RefreshTokenReused
 from identity.domain import (
     OFFLINE,
     AccessToken,
@@ -46,11 +47,14 @@ from identity.domain import (
     scope_for,
     secret_digest,
 )
+from identity.endings import Fact
+from identity.events import SecurityEvents
 from identity.keyring import KeyRing, longest_life
 from identity.revocations import RevocationLog
 from identity.sealing import SecretKeys
 from identity.standing import living_client, living_grant, living_session, user_row
 from identity.storage import codes, grants, log_state, login_sessions, refresh_tokens
+from identity.visitor import NOBODY_KNOWN, Visitor
 
 ACCESS_TYPE = "at+jwt"
 ID_TYPE = "JWT"
@@ -78,11 +82,15 @@ class Issuer:
     secret_keys: SecretKeys
     now: Callable[[Connection], int]
     entropy: Entropy
+    events: SecurityEvents
 
-    def open_session(self, tx: Connection, user_id: str, *, hard_gen_seen: int) -> NewSession:
+    def open_session(
+        self, tx: Connection, user_id: str, *, hard_gen_seen: int, visitor: Visitor = NOBODY_KNOWN
+    ) -> NewSession:
         """Opens a login session for somebody whose password was right.
 
-        `hard_gen_seen` is the user's hard generation as it was read together with the password hash.
+        `hard_gen_seen` is the user's hard generation as it was read together with the password hash. `visitor` is kept
+        with the session, for the person to recognise it by.
 
         Raises:
             SignInOvertaken: meanwhile the account was disabled or everything of it signed out.
@@ -106,6 +114,8 @@ class Issuer:
                 auth_time=now,
                 created_at=now,
                 expires_at=opened.expires_at,
+                user_agent=visitor.user_agent,
+                network=visitor.network,
             )
         )
         return opened
@@ -225,6 +235,10 @@ class Issuer:
                 expires_at=now + self.lives.offline * 1000 if offline else session.expires_at,
             )
         )
+        if not client.first_party:
+            scopes = row.scope.split()
+            given = GrantGiven(subject=user.id, client_id=client_id, grant_id=row.grant_id, scopes=scopes)
+            self.events.tell(tx, [Fact(user.id, given)])
         return Redeemed(
             grant_id=GrantId(row.grant_id),
             user_id=UserId(row.user_id),
@@ -298,7 +312,9 @@ class Issuer:
             return Rotated(grant, successor)
         retried = self._unspent_successor(tx, presented, now)
         if retried is None:
-            self.revocations.revoke_grant(tx, grant.grant_id, Cause.REFRESH_REUSED)
+            reused = RefreshTokenReused(subject=grant.user_id, client_id=client_id, grant_id=grant.grant_id)
+            facts = [Fact(grant.user_id, reused)]
+            self.revocations.revoke_grant(tx, grant.grant_id, Cause.REFRESH_REUSED, facts=facts)
             raise RefreshReused(grant.grant_id)
         return Rotated(grant, retried)
 

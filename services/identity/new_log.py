@@ -14,11 +14,9 @@ from sqlalchemy import Connection, delete, select, update
 
 from identity.domain import GENERATION_BITS, Cause, Entropy, new_id
 from identity.keyring import KeyRing, NewKey
-from identity.revocations import RevocationLog
+from identity.revocations import ENTRIES_PER_MESSAGE, RevocationLog
 from identity.storage import clients, exclusive, grants, log_state, login_sessions, revocations, users
 from rescind.messages import Entry, genesis
-
-ENTRIES_PER_MESSAGE = 50  # some 5 KB
 
 
 class AlreadyBegun(Exception):

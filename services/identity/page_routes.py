@@ -4,7 +4,6 @@ A route made by `page_router` answers a refusal with a page. `is_ours` is asked 
 given to this browser, does this one thing, and was not sent by another site's page.
 """
 
-import ipaddress
 import re
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -95,12 +94,3 @@ def browser_secret(web: Web, request: Request) -> str:
     """What binds a form to this browser before anybody is signed in: the cookie it has, or a new one."""
     browser = request.cookies.get(BROWSER_COOKIE) or ""
     return browser if _OUR_SECRET.fullmatch(browser) else new_secret(web.issuer.entropy)
-
-
-def network_of(request: Request) -> str:
-    """Whom attempts are counted for: an IPv4 address, or the /64 that an IPv6 customer has."""
-    try:
-        address = ipaddress.ip_address(request.client.host if request.client else "")
-    except ValueError:
-        return "unknown"
-    return str(address if address.version == 4 else ipaddress.ip_network((address, 64), strict=False))

@@ -23,7 +23,6 @@ from identity.page_routes import (
     NotFromHere,
     browser_secret,
     is_ours,
-    network_of,
     page_router,
     see_other,
     session_in,
@@ -33,6 +32,7 @@ from identity.people.browsers import named
 from identity.people.scopes import told
 from identity.people.service import People
 from identity.throttle import TooMany
+from identity.visitor import counted_as
 from identity.web import (
     BROWSER_COOKIE,
     SESSION_COOKIE,
@@ -111,9 +111,9 @@ def router(web: Web, people: People) -> APIRouter:
         if not is_ours(web, request, form, "login", BROWSER_COOKIE):
             return await again(OPEN_TOO_LONG)
         known = await web.database.read(lambda tx: web.accounts.credentials(tx, email))
-        device_cookie = request.cookies.get(DEVICE_COOKIE)
+        device_cookie, visitor = request.cookies.get(DEVICE_COOKIE), web.visitor(request)
         try:
-            guess = await web.door.admit(email, network_of(request), known, device_cookie)
+            guess = await web.door.admit(email, counted_as(visitor), known, device_cookie)
         except TooMany as error:
             _log.warning("sign_in_slowed", user_id=known and known.user_id)
             page = await _login_page(web, request, packed, email=email[:254], fault=error.detail, status=429)
@@ -127,13 +127,14 @@ def router(web: Web, people: People) -> APIRouter:
             return await again(_NOT_RIGHT)
         proven, previous = known, request.cookies.get(SESSION_COOKIE)
 
-        def open_session(tx: Connection) -> NewSession:
+        def work(tx: Connection) -> NewSession:
+            client_id = "" if packed is None else _client_of(web, tx, packed)
             if guess.device is None:
-                people.notice_new_device(tx, proven.user_id, named(request.headers.get("user-agent", "")))
-            return signin.open_session(tx, issuer, proven, previous)
+                people.notice_new_device(tx, proven.user_id, named(visitor.user_agent))
+            return signin.open_session(tx, issuer, proven, previous, visitor=visitor, client_id=client_id)
 
         try:
-            opened = await web.database.run(open_session)
+            opened = await web.database.run(work)
         except SignInOvertaken:
             _log.warning("sign_in_overtaken", user_id=proven.user_id)
             return await again(_NOT_RIGHT)
@@ -141,6 +142,7 @@ def router(web: Web, people: People) -> APIRouter:
         people.post.handed_in.set()
         if previous is not None:
             await web.publish()  # it may have been somebody else's session, which has ended now
+        web.told()
         _log.info("signed_in", user_id=proven.user_id, sid=opened.sid)
         response = see_other("/account" if packed is None else "/consent?" + urlencode({"flow": packed}))
         start_session(response, opened)
@@ -205,6 +207,14 @@ def _unpacked(web: Web, tx: Connection, packed: str) -> Flow:
         detail = "This took too long. Please go back to the application and begin again."
         raise ServiceError(Kind.INVALID, "FLOW_EXPIRED", detail)
     return flow
+
+
+def _client_of(web: Web, tx: Connection, packed: str) -> str:
+    """The client whose request waits for the sign-in; empty if it is none of ours."""
+    flow = web.forms.unpack(packed, web.issuer.now(tx))
+    asked = Parameters(()) if flow is None else Parameters.parse(flow.query.encode())
+    client = Client.find(tx, asked.get("client_id") or "")
+    return "" if client is None else client.id
 
 
 def _lead(web: Web, outcome: Outcome, flow: Flow) -> Response:

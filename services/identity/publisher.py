@@ -45,6 +45,10 @@ def _nobody(_messages: int) -> None:
     """Counts nothing."""
 
 
+def _nothing() -> None:
+    """Wakes nobody."""
+
+
 class Verdict(Enum):
     """What Redis' log is, compared with SQL."""
 
@@ -75,9 +79,11 @@ class Publisher:
         begin_new_log: Callable[[str], Awaitable[object]],
         wait: float,
         published: Callable[[int], None] = _nobody,
+        committed: Callable[[], None] = _nothing,
     ) -> None:
         """`wait` (seconds) bounds what an acknowledgement waits for Redis. `begin_new_log(log)` ends `log` in SQL.
-        `published` is told how many messages were appended, for metrics.
+        `published` is told how many messages were appended, for metrics. `committed` is called when there may be
+        something to publish: it wakes whoever else sends on what was committed.
         """
         self._database = database
         self._log = log
@@ -86,6 +92,7 @@ class Publisher:
         self._begin_new_log = begin_new_log
         self._wait = wait
         self._published = published
+        self._committed = committed
         self._reached: tuple[str, int] | None = None  # log and position up to which Redis is known to be like SQL
         self._wake = asyncio.Event()
         self._waiting: list[asyncio.Future[None]] = []
@@ -94,6 +101,7 @@ class Publisher:
 
     async def publish_pending(self) -> None:
         """Returns when what is committed has been pushed, or after `wait`: then the next tick sees to it."""
+        self._committed()
         await self._turn()
 
     async def beat_now(self) -> None:

@@ -18,9 +18,9 @@ from identity.keyring import Purpose
 from identity.oauth.metadata import metadata
 from identity.oauth.requests import OAuthRequest, claimed_client
 from identity.oauth.server import Answer, RolledBack, Server
-from identity.page_routes import network_of
 from identity.signin import person
 from identity.views import SafeHeaders
+from identity.visitor import counted_as
 from identity.web import Web, read_form
 from rescind.errors import InsufficientScope, UntrustedToken
 
@@ -45,7 +45,9 @@ def _oauth(web: Web) -> APIRouter:
 
     @router.post("/token")
     async def token(request: Request) -> Response:
-        return await _converse(web, request, lambda server, asked: server.create_token_response(asked))
+        response = await _converse(web, request, lambda server, asked: server.create_token_response(asked))
+        web.told()  # it may have given an app access
+        return response
 
     @router.post("/revoke")
     async def revoke(request: Request) -> Response:
@@ -108,7 +110,7 @@ async def _converse(
     except OAuth2Error as error:
         status, body, headers = error()
         return _response(Answer(status, body, tuple(headers)))
-    who, network = claimed_client(asked), network_of(request)
+    who, network = claimed_client(asked), counted_as(web.visitor(request))
     await web.door.client(who, network)
     run = web.database.read if only_reads else web.database.run
     try:

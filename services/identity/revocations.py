@@ -1,18 +1,20 @@
 """The revocation log in SQL: taking back, inside the transaction that causes it.
 
 A revocation and the end of what it names are one commit: each `revoke_*` first makes minting another matching token
-impossible (a generation raised, a session or grant ended, a jti remembered), then takes the next position, if anything
-alive matches. The counter row is locked last and only here, so positions have no gaps and follow the order of commits.
-The row keeps the signed message itself: what Redis and Replay carry are these bytes and no others.
+impossible (a generation raised, a session or grant ended, a jti remembered), then shows its witnesses what has ended,
+so that what follows from it is written down in the same commit, and then takes the next position, if anything alive
+matches. The counter row is locked last and only here, so positions have no gaps and follow the order of commits. The
+row keeps the signed message itself: what Redis and Replay carry are these bytes and no others.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Table, exists, insert, or_, select, update
 
 from identity.domain import Entropy, Position, new_id
+from identity.endings import Ending, Fact, Witness
 from identity.keyring import MARGIN_MS, KeyRing
 from identity.storage import (
     clients,
@@ -38,6 +40,8 @@ from rescind.messages import (
 )
 from servicekit.database import insert_new
 
+ENTRIES_PER_MESSAGE = 50  # some 5 KB
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -55,10 +59,18 @@ class RevocationLog:
     """The log, its counter and its signatures. Every method works inside the caller's transaction."""
 
     def __init__(
-        self, keyring: KeyRing, *, issuer: str, leeway: int, now: Callable[[Connection], int], entropy: Entropy
+        self,
+        keyring: KeyRing,
+        *,
+        issuer: str,
+        leeway: int,
+        now: Callable[[Connection], int],
+        entropy: Entropy,
+        witnesses: Sequence[Witness] = (),
     ) -> None:
-        """`leeway` in seconds: how long after `exp` a verifier may accept."""
+        """`leeway` in seconds: how long after `exp` a verifier may accept. `witnesses` see every ending."""
         self._keyring = keyring
+        self._witnesses = tuple(witnesses)
         self._issuer = issuer
         self._leeway_ms = leeway * 1000
         self._now = now
@@ -123,38 +135,59 @@ class RevocationLog:
             return self.nothing(tx)
         return self.append(tx, [Entry("token", jti)], cause)
 
-    def revoke_session(self, tx: Connection, sid: str, cause: str) -> Position:
+    def revoke_session(
+        self, tx: Connection, sid: str, cause: str, *, by: str = "", facts: Sequence[Fact] = ()
+    ) -> Position:
         """Ends one login session and the grants tied to it; offline grants live on."""
-        query = select(login_sessions.c.ended_at, login_sessions.c.expires_at).where(login_sessions.c.id == sid)
+        query = select(login_sessions.c.user_id, login_sessions.c.ended_at).where(login_sessions.c.id == sid)
         session = tx.execute(exclusive(query)).one_or_none()
         if session is None or session.ended_at is not None:
+            self._show(tx, Ending("session", facts=tuple(facts)))
             return self.nothing(tx)
-        self._end_sessions(tx, login_sessions.c.id == sid)
-        self._end_grants(tx, grants.c.session_id == sid)
-        if not self._may_have_tokens(session.expires_at, tx):
-            return self.nothing(tx)
-        return self.append(tx, [Entry("session", sid)], cause)
+        which = login_sessions.c.id == sid
+        return self._revoke_sessions(tx, Ending("session", session.user_id, cause, by, facts=tuple(facts)), which)[1]
 
-    def revoke_grant(self, tx: Connection, gid: str, cause: str) -> Position:
+    def revoke_sessions_besides(self, tx: Connection, sub: str, kept: str, cause: str) -> tuple[int, Position]:
+        """Ends every login session of a person but `kept`, and the grants tied to them; how many that were."""
+        which = (login_sessions.c.user_id == sub) & (login_sessions.c.id != kept)
+        return self._revoke_sessions(tx, Ending("session", sub, cause), which)
+
+    def revoke_grant(
+        self, tx: Connection, gid: str, cause: str, *, by: str = "", facts: Sequence[Fact] = ()
+    ) -> Position:
         """Ends one grant, its refresh tokens with it."""
-        query = select(grants.c.ended_at, grants.c.expires_at).where(grants.c.id == gid)
-        grant = tx.execute(exclusive(query)).one_or_none()
+        columns = (grants.c.user_id, grants.c.ended_at, grants.c.expires_at)
+        grant = tx.execute(exclusive(select(*columns).where(grants.c.id == gid))).one_or_none()
         if grant is None or grant.ended_at is not None:
+            self._show(tx, Ending("grant", facts=tuple(facts)))
             return self.nothing(tx)
-        self._end_grants(tx, grants.c.id == gid)
+        ended = self._unexpired(tx, self._end_grants(tx, grants.c.id == gid))
+        self._show(tx, Ending("grant", grant.user_id, cause, by, grants=ended, facts=tuple(facts)))
         if not self._may_have_tokens(grant.expires_at, tx):
             return self.nothing(tx)
         return self.append(tx, [Entry("grant", gid)], cause)
 
-    def revoke_subject(self, tx: Connection, sub: str, cause: str, *, soft: bool = False) -> Position:
+    def revoke_subject(
+        self,
+        tx: Connection,
+        sub: str,
+        cause: str,
+        *,
+        soft: bool = False,
+        by: str = "",
+        facts: Sequence[Fact] = (),
+    ) -> Position:
         """Takes back everything a person holds. Soft: only the tokens; sessions and grants live on, and refresh."""
         if tx.execute(exclusive(select(users.c.id).where(users.c.id == sub))).one_or_none() is None:
             return self.nothing(tx)
         alive = self._anything_alive(tx, sub)
         gen = self._raise_generation(tx, users, sub, soft=soft)
+        ending = Ending("subject", sub, cause, by, facts=tuple(facts))
         if not soft:
-            self._end_sessions(tx, login_sessions.c.user_id == sub)
-            self._end_grants(tx, grants.c.user_id == sub)
+            sessions = self._unexpired(tx, self._end_sessions(tx, login_sessions.c.user_id == sub))
+            ended = self._unexpired(tx, self._end_grants(tx, grants.c.user_id == sub))
+            ending = replace(ending, sessions=sessions, grants=ended)
+        self._show(tx, ending)
         if not alive:
             return self.nothing(tx)
         return self.append(tx, [Entry("subject", sub, gen=gen, soft=soft)], cause)
@@ -256,13 +289,37 @@ class RevocationLog:
         statement = update(table).where(table.c.id == key).values(raised).returning(table.c.gen)
         return int(tx.execute(statement).scalar_one())
 
-    def _end_sessions(self, tx: Connection, which: ColumnElement[bool]) -> None:
-        living = select(login_sessions.c.id).where(which, login_sessions.c.ended_at.is_(None))
-        ids = tx.execute(exclusive(living.order_by(login_sessions.c.id))).scalars().all()
-        tx.execute(update(login_sessions).where(login_sessions.c.id.in_(ids)).values(ended_at=self._now(tx)))
+    def _revoke_sessions(self, tx: Connection, ending: Ending, which: ColumnElement[bool]) -> tuple[int, Position]:
+        """Ends the living sessions that are meant; one message carries several of them."""
+        ended = self._end_sessions(tx, which)
+        tied = self._end_grants(tx, grants.c.session_id.in_(list(ended)))
+        sessions = self._unexpired(tx, ended)
+        self._show(tx, replace(ending, sessions=sessions, grants=self._unexpired(tx, tied)))
+        position = self.nothing(tx)
+        entries = [Entry("session", sid) for sid, expires_at in ended.items() if self._may_have_tokens(expires_at, tx)]
+        for first in range(0, len(entries), ENTRIES_PER_MESSAGE):
+            position = self.append(tx, entries[first : first + ENTRIES_PER_MESSAGE], ending.cause)
+        return len(sessions), position
 
-    def _end_grants(self, tx: Connection, which: ColumnElement[bool]) -> None:
+    def _show(self, tx: Connection, ending: Ending) -> None:
+        if ending.sessions or ending.grants or ending.facts:
+            for witness in self._witnesses:
+                witness(tx, ending)
+
+    def _unexpired(self, tx: Connection, ended: Mapping[str, int]) -> tuple[str, ...]:
+        now = self._now(tx)
+        return tuple(key for key, expires_at in ended.items() if expires_at > now)
+
+    def _end_sessions(self, tx: Connection, which: ColumnElement[bool]) -> dict[str, int]:
+        return self._end(tx, login_sessions, which)
+
+    def _end_grants(self, tx: Connection, which: ColumnElement[bool]) -> dict[str, int]:
+        return self._end(tx, grants, which)
+
+    def _end(self, tx: Connection, table: Table, which: ColumnElement[bool]) -> dict[str, int]:
+        """Ends those that live; which they were, and when each would have expired."""
         # Locked in the order of their ids, so that two that end overlapping sets do not wait for each other.
-        living = select(grants.c.id).where(which, grants.c.ended_at.is_(None))
-        ids = tx.execute(exclusive(living.order_by(grants.c.id))).scalars().all()
-        tx.execute(update(grants).where(grants.c.id.in_(ids)).values(ended_at=self._now(tx)))
+        living = select(table.c.id, table.c.expires_at).where(which, table.c.ended_at.is_(None)).order_by(table.c.id)
+        ended = {row.id: row.expires_at for row in tx.execute(exclusive(living))}
+        tx.execute(update(table).where(table.c.id.in_(list(ended))).values(ended_at=self._now(tx)))
+        return ended

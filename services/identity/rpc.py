@@ -12,6 +12,8 @@ from contracts.identity.v1 import (
     accounts_pb2_grpc,
     keys_pb2,
     keys_pb2_grpc,
+    my_account_pb2,
+    my_account_pb2_grpc,
     revocations_pb2,
     revocations_pb2_grpc,
     tokens_pb2,
@@ -19,6 +21,7 @@ from contracts.identity.v1 import (
 )
 from identity.authority import current_caller
 from identity.introspection import Introspector
+from identity.my_account_rpc import MyAccountApi
 from identity.replay import Replay
 from identity.service import Accounts, Administration
 from rescind.errors import MalformedToken, TokenRefused, UntrustedToken
@@ -73,7 +76,7 @@ class Revocations(revocations_pb2_grpc.RevocationsServiceServicer):
         if kind is None:
             raise ServiceError(Kind.INVALID, "BAD_TARGET", "Say what is to be taken back.")
         position = await self.administration.revoke(
-            kind, getattr(request, kind), cause=request.cause, soft=request.soft
+            kind, getattr(request, kind), cause=request.cause, soft=request.soft, by=current_caller().subject
         )
         return revocations_pb2.RevokeResponse(log=position.log, position=position.pos, at=position.at)
 
@@ -102,18 +105,30 @@ class AccountsApi(accounts_pb2_grpc.AccountsServiceServicer):
 
     accounts: Accounts
 
+    async def GetContact(self, request: accounts_pb2.GetContactRequest, _context: Any) -> accounts_pb2.Contact:
+        """Where a person can be reached."""
+        contact = await self.accounts.contact(request.subject)
+        return accounts_pb2.Contact(
+            subject=contact.user_id, email=contact.email, name=contact.name, disabled=contact.disabled
+        )
+
+    async def SetRoles(self, request: accounts_pb2.SetRolesRequest, _context: Any) -> accounts_pb2.SetRolesResponse:
+        """Replaces the roles; what was stamped before is stale."""
+        position = await self.accounts.change_roles(request.subject, sorted(set(request.roles)))
+        return accounts_pb2.SetRolesResponse(log=position.log, position=position.pos)
+
     async def DisableAccount(
         self, request: accounts_pb2.DisableAccountRequest, _context: Any
     ) -> accounts_pb2.DisableAccountResponse:
         """Ends everything the person holds."""
-        position = await self.accounts.disable_account(request.subject)
+        position = await self.accounts.disable_account(request.subject, by=current_caller().subject)
         return accounts_pb2.DisableAccountResponse(log=position.log, position=position.pos)
 
     async def EnableAccount(
         self, request: accounts_pb2.EnableAccountRequest, _context: Any
     ) -> accounts_pb2.EnableAccountResponse:
         """Lets the person sign in again."""
-        await self.accounts.enable_account(request.subject)
+        await self.accounts.enable_account(request.subject, by=current_caller().subject)
         return accounts_pb2.EnableAccountResponse()
 
     async def DisableClient(
@@ -150,12 +165,18 @@ class Keys(keys_pb2_grpc.KeysServiceServicer):
 
 
 def register(
-    server: grpc.aio.Server, tokens: Tokens, revocations: Revocations, accounts: AccountsApi, keys: Keys
+    server: grpc.aio.Server,
+    tokens: Tokens,
+    revocations: Revocations,
+    accounts: AccountsApi,
+    keys: Keys,
+    my_account: MyAccountApi,
 ) -> Sequence[str]:
-    """Adds the four services; their full names."""
+    """Adds the five services; their full names."""
     tokens_pb2_grpc.add_TokensServiceServicer_to_server(tokens, server)
     revocations_pb2_grpc.add_RevocationsServiceServicer_to_server(revocations, server)
     accounts_pb2_grpc.add_AccountsServiceServicer_to_server(accounts, server)
     keys_pb2_grpc.add_KeysServiceServicer_to_server(keys, server)
-    modules = (tokens_pb2, revocations_pb2, accounts_pb2, keys_pb2)
+    my_account_pb2_grpc.add_MyAccountServiceServicer_to_server(my_account, server)
+    modules = (tokens_pb2, revocations_pb2, accounts_pb2, keys_pb2, my_account_pb2)
     return [service.full_name for module in modules for service in module.DESCRIPTOR.services_by_name.values()]

@@ -14,7 +14,10 @@ from typing import Any, Literal, Protocol
 import structlog
 from sqlalchemy import Connection, select, update
 
-from identity.domain import GENERATION_BITS, Cause, Credentials, Entropy, Position, UserId, new_id
+from contracts.identity.v1.events_pb2 import AccountDisabled, AccountEnabled, PasswordChanged
+from identity.domain import GENERATION_BITS, ROLES, Cause, Contact, Credentials, Entropy, Position, UserId, new_id
+from identity.endings import Fact
+from identity.events import SecurityEvents
 from identity.keyring import KeyRecord, KeyRing, SpareTooYoung
 from identity.new_log import AlreadyBegun, FreshKeys, begin_new_log
 from identity.publisher import Publisher
@@ -74,6 +77,7 @@ class Accounts:
     publisher: Publisher
     hashing: Hashing
     entropy: Entropy
+    events: SecurityEvents
 
     def add_user(self, tx: Connection, user: NewUser) -> bool:
         """Makes an account unless one with this e-mail address exists; tells whether it did."""
@@ -115,8 +119,10 @@ class Accounts:
         """What a password is checked against, of the account with this e-mail address. Read it before hashing."""
         return _credentials(tx, users.c.email == email.strip().lower())
 
-    async def change_password(self, user_id: str, current: str, new: str) -> int:
+    async def change_password(self, user_id: str, current: str, new: str, *, session_id: str = "") -> int:
         """Sets a new password and signs the person out everywhere; the hard generation to sign in again with.
+
+        `session_id` is the login session in which it is done.
 
         Raises:
             ServiceError: WRONG_PASSWORD; SIGN_IN_OVERTAKEN when another change or a disabling came first.
@@ -131,7 +137,8 @@ class Accounts:
             if row.hard_gen != seen.hard_gen or row.disabled_at is not None:
                 raise ServiceError(Kind.CONFLICT, "SIGN_IN_OVERTAKEN", "The account has changed meanwhile.")
             tx.execute(update(users).where(users.c.id == user_id).values(password_hash=hashed))
-            self.revocations.revoke_subject(tx, user_id, Cause.PASSWORD_CHANGED)
+            facts = [Fact(user_id, PasswordChanged(subject=user_id, session_id=session_id))]
+            self.revocations.revoke_subject(tx, user_id, Cause.PASSWORD_CHANGED, facts=facts)
             return int(tx.execute(select(users.c.hard_gen).where(users.c.id == user_id)).scalar_one())
 
         hard_gen = await self.database.run(work)
@@ -143,8 +150,10 @@ class Accounts:
         """Sets the roles; tokens that were stamped before are stale, and refreshing gets what the roles permit.
 
         Raises:
-            ServiceError: NO_SUCH_ACCOUNT.
+            ServiceError: NO_SUCH_ACCOUNT, BAD_ROLES.
         """
+        if not set(roles) <= ROLES:
+            raise ServiceError(Kind.INVALID, "BAD_ROLES", f"The roles there are: {', '.join(sorted(ROLES))}.")
 
         def work(tx: Connection) -> Position:
             _require(tx, users, user_id, "NO_SUCH_ACCOUNT", "There is no such account.")
@@ -153,31 +162,54 @@ class Accounts:
 
         return await self._committed(work)
 
-    async def disable_account(self, user_id: str) -> Position:
-        """Ends everything the person holds and keeps them from signing in.
+    async def disable_account(self, user_id: str, *, by: str = "") -> Position:
+        """Ends everything the person holds and keeps them from signing in. `by`: the `sub` of whoever does it.
 
         Raises:
             ServiceError: NO_SUCH_ACCOUNT.
         """
 
         def work(tx: Connection) -> Position:
-            _require(tx, users, user_id, "NO_SUCH_ACCOUNT", "There is no such account.")
-            position = self.revocations.revoke_subject(tx, user_id, Cause.ACCOUNT_DISABLED)
+            disabled_at = _require(tx, users, user_id, "NO_SUCH_ACCOUNT", "There is no such account.")
+            facts = [Fact(user_id, AccountDisabled(subject=user_id, disabled_by=by))] if disabled_at is None else []
             living = update(users).where(users.c.id == user_id, users.c.disabled_at.is_(None))
             tx.execute(living.values(disabled_at=self.database.now(tx)))
-            return position
+            return self.revocations.revoke_subject(tx, user_id, Cause.ACCOUNT_DISABLED, by=by, facts=facts)
 
         _log.info("account_disabled", user_id=user_id)
         return await self._committed(work)
 
-    async def enable_account(self, user_id: str) -> None:
-        """Lets the person sign in again; what was ended stays ended.
+    async def enable_account(self, user_id: str, *, by: str = "") -> None:
+        """Lets the person sign in again; what was ended stays ended. `by`: the `sub` of whoever does it.
 
         Raises:
             ServiceError: NO_SUCH_ACCOUNT.
         """
-        await self.database.run(partial(_enable, table=users, key=user_id, reason="NO_SUCH_ACCOUNT"))
+
+        def work(tx: Connection) -> None:
+            if _enable(tx, users, user_id, "NO_SUCH_ACCOUNT"):
+                self.events.tell(tx, [Fact(user_id, AccountEnabled(subject=user_id, enabled_by=by))])
+
+        await self.database.run(work)
+        await self.publisher.publish_pending()
         _log.info("account_enabled", user_id=user_id)
+
+    async def contact(self, user_id: str) -> Contact:
+        """Where the person can be reached.
+
+        Raises:
+            ServiceError: NO_SUCH_ACCOUNT.
+        """
+
+        def work(tx: Connection) -> Contact | None:
+            columns = (users.c.email, users.c.name, users.c.disabled_at)
+            row = tx.execute(select(*columns).where(users.c.id == user_id)).one_or_none()
+            return None if row is None else Contact(user_id, row.email, row.name, row.disabled_at is not None)
+
+        found = await self.database.read(work)
+        if found is None:
+            raise ServiceError(Kind.NOT_FOUND, "NO_SUCH_ACCOUNT", "There is no such account.")
+        return found
 
     async def disable_client(self, client_id: str) -> Position:
         """Ends everything the client holds and keeps it from getting tokens.
@@ -221,8 +253,8 @@ class Administration:
     publisher: Publisher
     entropy: Entropy
 
-    async def revoke(self, kind: TargetKind, target: str, *, cause: str, soft: bool = False) -> Position:
-        """Refuses from now on everything that `target` names.
+    async def revoke(self, kind: TargetKind, target: str, *, cause: str, soft: bool = False, by: str = "") -> Position:
+        """Refuses from now on everything that `target` names. `by`: the `sub` of whoever does it.
 
         Raises:
             ServiceError: BAD_TARGET, BAD_CAUSE; SOFT_NOT_POSSIBLE for what has no generation.
@@ -236,22 +268,23 @@ class Administration:
             raise ServiceError(Kind.INVALID, "SOFT_NOT_POSSIBLE", "Only subjects and clients have generations.")
         if kind == "key":
             return await self.revoke_key(target)
-        position = await self.database.run(partial(self._revoke, kind=kind, target=target, cause=cause, soft=soft))
+        work = partial(self._revoke, kind=kind, target=target, cause=cause, soft=soft, by=by)
+        position = await self.database.run(work)
         await self.publisher.publish_pending()
         _log.info("revoked", kind=kind, cause=cause, soft=soft, pos=position.pos)
         return position
 
-    def _revoke(self, tx: Connection, kind: TargetKind, target: str, cause: str, soft: bool) -> Position:
+    def _revoke(self, tx: Connection, kind: TargetKind, target: str, cause: str, soft: bool, by: str) -> Position:
         log = self.revocations
         match kind:
             case "token":
                 return log.revoke_token(tx, target, cause)
             case "session":
-                return log.revoke_session(tx, target, cause)
+                return log.revoke_session(tx, target, cause, by=by)
             case "grant":
-                return log.revoke_grant(tx, target, cause)
+                return log.revoke_grant(tx, target, cause, by=by)
             case "subject":
-                return log.revoke_subject(tx, target, cause, soft=soft)
+                return log.revoke_subject(tx, target, cause, soft=soft, by=by)
             case _:
                 return log.revoke_client(tx, target, cause, soft=soft)
 
@@ -320,14 +353,21 @@ def _credentials(tx: Connection, which: Any) -> Credentials | None:
     return Credentials(UserId(row.id), row.password_hash, row.hard_gen, disabled=row.disabled_at is not None)
 
 
-def _enable(tx: Connection, table: Any, key: str, reason: str) -> None:
-    _require(tx, table, key, reason, "There is no such thing to enable.")
+def _enable(tx: Connection, table: Any, key: str, reason: str) -> bool:
+    """Whether it was disabled."""
+    disabled_at = _require(tx, table, key, reason, "There is no such thing to enable.")
     tx.execute(update(table).where(table.c.id == key).values(disabled_at=None))
+    return disabled_at is not None
 
 
-def _require(tx: Connection, table: Any, key: str, reason: str, detail: str) -> None:
-    if tx.execute(exclusive(select(table.c.id).where(table.c.id == key))).one_or_none() is None:
+def _require(tx: Connection, table: Any, key: str, reason: str, detail: str) -> int | None:
+    """Since when it is disabled, in ms; the row is ours from here on."""
+    columns = (table.c.id, table.c.disabled_at)
+    row = tx.execute(exclusive(select(*columns).where(table.c.id == key))).one_or_none()
+    if row is None:
         raise ServiceError(Kind.NOT_FOUND, reason, detail)
+    disabled_at: int | None = row.disabled_at
+    return disabled_at
 
 
 def _epoch(tx: Connection) -> int:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
 
+from identity.visitor import parse_networks
 from servicekit.mail import MailFrom, MailUrl
 from servicekit.settings import CommonSettings, DatabaseUrl, HttpUrl, Port, RedisUrl
 
@@ -37,6 +38,11 @@ def parse_secret_keys(text: str) -> tuple[tuple[str, bytes], ...]:
 
 def _whole_keys(value: SecretStr) -> SecretStr:
     parse_secret_keys(value.get_secret_value())
+    return value
+
+
+def _networks(value: str) -> str:
+    parse_networks(value)
     return value
 
 
@@ -73,3 +79,6 @@ class Settings(CommonSettings):
     spare_age: Annotated[int, Field(ge=0, validation_alias="IDENTITY_SPARE_AGE")] = 30
     # Over this many milliseconds an acknowledgement no longer waits for Redis; the next tick publishes then.
     publish_wait_ms: Annotated[int, Field(ge=0, le=5000, validation_alias="IDENTITY_PUBLISH_WAIT_MS")] = 250
+    # The networks of our own proxies, "10.0.0.0/8, fd00::/8": what these say in X-Forwarded-For is believed, and
+    # nobody else's. It is used to tell people where they are signed in; no decision rests on it.
+    trusted_proxies: Annotated[str, AfterValidator(_networks), Field(validation_alias="IDENTITY_TRUSTED_PROXIES")] = ""

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
 
+from contracts.identity.v1.events_pb2 import SignedIn
 from identity.domain import (
     Cause,
     Credentials,
@@ -14,9 +15,11 @@ from identity.domain import (
     new_secret,
     secret_digest,
 )
+from identity.endings import Fact
 from identity.issuing import Issuer
 from identity.standing import living_session, user_row
 from identity.storage import exclusive, login_sessions, users
+from identity.visitor import NOBODY_KNOWN, Visitor
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +35,20 @@ def person(tx: Connection, user_id: str) -> Person:
     return Person(*tx.execute(select(users.c.name, users.c.email).where(users.c.id == user_id)).one())
 
 
-def open_session(tx: Connection, issuer: Issuer, proven: Credentials, previous_cookie: str | None) -> NewSession:
+def open_session(
+    tx: Connection,
+    issuer: Issuer,
+    proven: Credentials,
+    previous_cookie: str | None,
+    *,
+    visitor: Visitor = NOBODY_KNOWN,
+    client_id: str = "",
+) -> NewSession:
     """The login session of somebody whose password was right, with a cookie that nobody has seen before.
 
     Somebody who proves again who they are keeps their session, and what hangs on it, under the new cookie; the old
-    cookie is dead. Another person's session in the same browser is signed out.
+    cookie is dead. Another person's session in the same browser is signed out. That somebody signed in, for
+    `client_id` if it was for a client, is told when a session begins.
 
     Raises:
         SignInOvertaken: meanwhile the account was disabled, or everything of it signed out.
@@ -46,9 +58,20 @@ def open_session(tx: Connection, issuer: Issuer, proven: Credentials, previous_c
         renewed = _renew(tx, issuer, previous, proven)
         if renewed is not None:
             return renewed
-    opened = issuer.open_session(tx, proven.user_id, hard_gen_seen=proven.hard_gen)
+    opened = issuer.open_session(tx, proven.user_id, hard_gen_seen=proven.hard_gen, visitor=visitor)
+    signed_in = SignedIn(
+        subject=proven.user_id,
+        session_id=opened.sid,
+        client_id=client_id,
+        remote_address=visitor.address,
+        user_agent=visitor.user_agent,
+    )
+    facts = [Fact(proven.user_id, signed_in)]
     if previous is not None and previous.user_id != proven.user_id:
-        issuer.revocations.revoke_session(tx, previous.id, Cause.SIGNED_OUT)
+        # Two accounts are told of: in one step, so that their counters are locked in one order (see events).
+        issuer.revocations.revoke_session(tx, previous.id, Cause.SIGNED_OUT, facts=facts)
+    else:
+        issuer.events.tell(tx, facts)
     return opened
 
 

@@ -4,7 +4,8 @@ Times are milliseconds since the epoch by the database clock. Whatever a strange
 refresh token) is stored as a SHA-256 only.
 
 Row locks are always taken in this order, so that no two transactions wait for each other: user, client, login
-session, grant, code or refresh token, signing key, and the log's counter row last.
+session, grant, code or refresh token, the outbox's counter of an account (of several, the smaller id first), signing
+key, and the log's counter row last.
 """
 
 from typing import Any
@@ -24,6 +25,8 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.types import JSON
+
+from eventlog.outbox import declare_outbox
 
 metadata = MetaData(
     naming_convention={
@@ -60,7 +63,7 @@ clients = Table(
     Column("grant_types", JSON, nullable=False),
     Column("scopes", JSON, nullable=False),  # the most it may ask for
     Column("resources", JSON, nullable=False),  # the audiences it may ask for
-    Column("permissions", JSON, nullable=False),  # of: introspect, introspect_any, replay, revoke
+    Column("permissions", JSON, nullable=False),  # of: contacts, introspect, introspect_any, replay, revoke
     Column("refresh_without_offline", Boolean, nullable=False),  # the session service's client
     Column("gen", BigInteger, nullable=False),
     Column("hard_gen", BigInteger, nullable=False),
@@ -79,6 +82,9 @@ login_sessions = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Column("ended_at", BigInteger),
+    # For the person alone, to tell one from another. Empty: unknown.
+    Column("user_agent", Text, nullable=False, server_default=""),
+    Column("network", Text, nullable=False, server_default=""),  # the address, cut to its /24 or /48
 )
 
 grants = Table(
@@ -182,6 +188,9 @@ revoked_tokens = Table(
     Column("jti", Text, primary_key=True),
     Column("dead_at", BigInteger, nullable=False, index=True),
 )
+
+# What is told on `identity.events`, and how far it was published.
+outbox = declare_outbox(metadata)
 
 
 def shared(query: Select[Any]) -> Select[Any]:

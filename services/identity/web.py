@@ -18,6 +18,7 @@ from identity.oauth.server import Server
 from identity.passwords import Passwords
 from identity.service import Accounts
 from identity.views import Views
+from identity.visitor import Network, Visitor, visitor
 from servicekit.database import Database
 
 # The prefix has browsers insist on Secure, Path=/ and no Domain. Lax: a client's redirect to /authorize comes from
@@ -30,7 +31,9 @@ FORM_TYPE = "application/x-www-form-urlencoded"
 
 @dataclass(frozen=True, slots=True)
 class Web:
-    """The parts behind the routes. `publish` has what was committed pushed, within a bound, and never fails."""
+    """The parts behind the routes. `publish` has what was committed pushed, within a bound, and never fails; `told`
+    wakes whoever sends on the events that were written.
+    """
 
     database: Database
     issuer: Issuer
@@ -41,10 +44,18 @@ class Web:
     views: Views
     door: Door
     publish: Callable[[], Awaitable[None]]
+    told: Callable[[], None]
+    trusted_proxies: tuple[Network, ...]
 
     def server(self, tx: Connection) -> Server:
         """An OAuth server for one transaction."""
         return Server(tx, self.issuer, self.introspector)
+
+    def visitor(self, request: Request) -> Visitor:
+        """Where the request comes from, as far as that can be believed."""
+        peer = "" if request.client is None else request.client.host
+        headers = request.headers
+        return visitor(peer, headers.getlist("x-forwarded-for"), headers.get("user-agent", ""), self.trusted_proxies)
 
 
 async def read_form(request: Request) -> Parameters:

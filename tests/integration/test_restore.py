@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from identity.domain import AccessToken, InvalidGrant
-from identity.new_log import ENTRIES_PER_MESSAGE
+from identity.revocations import ENTRIES_PER_MESSAGE
 from identity.storage import signing_keys
 from rescind.denylist import Denylist
 from rescind.feed import Feed

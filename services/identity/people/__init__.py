@@ -5,6 +5,5 @@ links       a secret in a mail that works once
 letters     what the mails say
 post        the queue that mail waits in, and who sends it
 service     the use cases: sign-up, reset, proof of an address
-holdings    where somebody is signed in, and which apps have access
 pages, account    the routes
 """

@@ -9,23 +9,25 @@ from fastapi import APIRouter, Request
 from sqlalchemy import Connection, select
 from starlette.responses import Response
 
-from identity.domain import Cause, LoginSession, SignInOvertaken
+from identity.domain import LoginSession, SignInOvertaken
+from identity.my_account import MyAccount
 from identity.oauth.requests import Parameters
 from identity.page_routes import (
     NotFromHere,
     NotSignedInHere,
     is_ours,
-    network_of,
     page_router,
     see_other,
     session_in,
 )
 from identity.passwords import RECOMMENDED, SHORTEST, PasswordRefused, check_new
-from identity.people.holdings import Holdings
+from identity.people.browsers import named
 from identity.people.scopes import told
 from identity.people.service import People
+from identity.people.vouchers import vouchers_of
 from identity.signin import person
 from identity.storage import users
+from identity.visitor import counted_as
 from identity.web import SESSION_COOKIE, Web, end_session, read_form, start_session
 from servicekit.errors import ServiceError
 
@@ -42,7 +44,7 @@ _NOTICES = {
 _log = structlog.get_logger("identity.account")
 
 
-def router(web: Web, people: People, holdings: Holdings) -> APIRouter:
+def router(web: Web, people: People, mine: MyAccount) -> APIRouter:
     """The page and the forms on it."""
     pages = page_router(web.views)
 
@@ -57,8 +59,8 @@ def router(web: Web, people: People, holdings: Holdings) -> APIRouter:
         current, new = form.get("current_password") or "", form.get("new_password") or ""
         try:
             check_new(new, email=whose.email)
-            await web.door.proof(session.user_id, network_of(request))
-            hard_gen = await web.accounts.change_password(session.user_id, current, new)
+            await web.door.proof(session.user_id, counted_as(web.visitor(request)))
+            hard_gen = await web.accounts.change_password(session.user_id, current, new, session_id=session.sid)
         except PasswordRefused as refused:
             return await shown(request, new_fault=str(refused), status=422)
         except ServiceError as error:
@@ -72,7 +74,9 @@ def router(web: Web, people: People, holdings: Holdings) -> APIRouter:
             return await shown(request, current_fault="The current password is not right.", status=403)
         try:
             opened = await web.database.run(
-                lambda tx: web.issuer.open_session(tx, session.user_id, hard_gen_seen=hard_gen)
+                lambda tx: web.issuer.open_session(
+                    tx, session.user_id, hard_gen_seen=hard_gen, visitor=web.visitor(request)
+                )
             )
         except SignInOvertaken:
             return see_other("/login")
@@ -86,7 +90,7 @@ def router(web: Web, people: People, holdings: Holdings) -> APIRouter:
         _, session = await from_here(request, "verify-mail")
         people.require_mail()
         whose = await web.database.read(lambda tx: person(tx, session.user_id))
-        await web.door.mail(whose.email, network_of(request))
+        await web.door.mail(whose.email, counted_as(web.visitor(request)))
         await people.ask_to_verify(session.user_id)
         return see_other("/account?notice=link-sent")
 
@@ -94,9 +98,7 @@ def router(web: Web, people: People, holdings: Holdings) -> APIRouter:
     async def end_place(request: Request) -> Response:
         form, session = await from_here(request, "end-session")
         sid = form.get("sid") or ""
-        await web.database.run(lambda tx: holdings.end_place(tx, session.user_id, sid))
-        await web.publish()
-        _log.info("session_ended", user_id=session.user_id, sid=sid)
+        await mine.end_session(session.user_id, sid)
         if sid == session.sid:
             response = see_other("/signed-out")
             end_session(response)
@@ -106,18 +108,14 @@ def router(web: Web, people: People, holdings: Holdings) -> APIRouter:
     @pages.post("/account/sessions/end-others")
     async def end_others(request: Request) -> Response:
         _, session = await from_here(request, "end-others")
-        ended = await web.database.run(lambda tx: holdings.end_other_places(tx, session.user_id, session.sid))
-        await web.publish()
-        _log.info("other_sessions_ended", user_id=session.user_id, ended=ended)
+        await mine.end_other_sessions(session.user_id, session.sid)
         return see_other("/account?notice=others-ended")
 
     @pages.post("/account/sessions/end-all")
     async def end_everything(request: Request) -> Response:
         """Hard: every session, every app, every token, the ones that outlive a sign-out too."""
         _, session = await from_here(request, "end-all")
-        await web.database.run(lambda tx: web.issuer.revocations.revoke_subject(tx, session.user_id, Cause.SIGNED_OUT))
-        await web.publish()
-        _log.info("everything_ended", user_id=session.user_id)
+        await mine.end_everything(session.user_id)
         response = see_other("/signed-out")
         end_session(response)
         return response
@@ -126,9 +124,7 @@ def router(web: Web, people: People, holdings: Holdings) -> APIRouter:
     async def withdraw(request: Request) -> Response:
         form, session = await from_here(request, "withdraw")
         gid = form.get("gid") or ""
-        await web.database.run(lambda tx: holdings.withdraw(tx, session.user_id, gid))
-        await web.publish()
-        _log.info("grant_withdrawn", user_id=session.user_id, gid=gid)
+        await mine.withdraw(session.user_id, gid)
         return see_other("/account?notice=withdrawn")
 
     async def from_here(request: Request, does: str) -> tuple[Parameters, LoginSession]:
@@ -158,18 +154,29 @@ def router(web: Web, people: People, holdings: Holdings) -> APIRouter:
                 "admin": "admin" in row.roles,
                 "has_password": bool(row.password_hash),
                 "here": session.sid,
-                "places": holdings.places(tx, session.user_id),
-                "apps": [(app, told(app.scopes)) for app in holdings.apps(tx, session.user_id)],
-                "vouchers": holdings.vouchers(tx, session.user_id),
+                "user_id": row.id,
+                "vouchers": vouchers_of(tx, session.user_id),
             }
 
         about = await web.database.run(work)
+        held = await mine.held(about["user_id"])
+        offline = {grant.gid for grant in held.offline}
+        tied = [grant for place in held.sessions for grant in place.grants]
+        apps = sorted([*held.offline, *tied], key=lambda grant: -grant.created_at)
         cookie = request.cookies[SESSION_COOKIE]
         does = ("logout", "password", "verify-mail", "end-session", "end-others", "end-all", "withdraw")
         csrf = {name.replace("-", "_"): web.forms.csrf(name, cookie) for name in does}
         filled: dict[str, Any] = {"notice": "", "current_fault": "", "new_fault": "", "mails": people.mails} | said
         return web.views.page(
-            "account.html", status=status, csrf=csrf, shortest=SHORTEST, recommended=RECOMMENDED, **about, **filled
+            "account.html",
+            places=[(place, named(place.user_agent)) for place in held.sessions],
+            apps=[(grant, told(grant.scopes), grant.gid in offline) for grant in apps],
+            status=status,
+            csrf=csrf,
+            shortest=SHORTEST,
+            recommended=RECOMMENDED,
+            **about,
+            **filled,
         )
 
     return pages

@@ -10,11 +10,12 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from identity.oauth.requests import Parameters
-from identity.page_routes import NotFromHere, browser_secret, is_ours, network_of, page_router, see_other
+from identity.page_routes import NotFromHere, browser_secret, is_ours, page_router, see_other
 from identity.passwords import RECOMMENDED, SHORTEST, PasswordRefused
 from identity.people.links import Purpose
 from identity.people.service import People
 from identity.throttle import TooMany
+from identity.visitor import counted_as
 from identity.web import BROWSER_COOKIE, Web, read_form, set_cookie, start_session
 from servicekit.errors import ServiceError
 
@@ -53,9 +54,10 @@ def router(web: Web, people: People) -> APIRouter:
         form = await from_here(request, "signup/finish")
         link, name, password = (form.get(field) or "" for field in ("link", "name", "password"))
         try:
-            made = await people.finish_sign_up(link, name, password)
+            made = await people.finish_sign_up(link, name, password, web.visitor(request))
         except (PasswordRefused, ServiceError) as error:
             return await faulted(request, error, "signup_finish.html", "signup", link, name=name[:100])
+        web.told()
         response = see_other("/account?notice=welcome")
         start_session(response, made.opened)
         web.door.remember(response, made.user_id, made.hard_gen)
@@ -105,7 +107,7 @@ def router(web: Web, people: People) -> APIRouter:
         form = await from_here(request, does)
         email = (form.get("email") or "")[:254]
         try:
-            await web.door.mail(email, network_of(request))
+            await web.door.mail(email, counted_as(web.visitor(request)))
             await ask(email)
         except TooMany as error:
             page = await shown(request, template, does, 429, email=email, fault=error.detail)

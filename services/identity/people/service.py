@@ -14,7 +14,10 @@ from dataclasses import dataclass
 import structlog
 from sqlalchemy import Connection, exists, select, update
 
-from identity.domain import Cause, NewSession
+from contracts.identity.v1.events_pb2 import PasswordChanged
+from identity import signin
+from identity.domain import Cause, Credentials, NewSession, UserId
+from identity.endings import Fact
 from identity.issuing import Issuer
 from identity.passwords import Passwords, check_new
 from identity.people.links import LIVES, Link, Links, LinkSpent, Purpose
@@ -23,6 +26,7 @@ from identity.publisher import Publisher
 from identity.revocations import RevocationLog
 from identity.service import Accounts, NewUser
 from identity.storage import exclusive, login_sessions, users
+from identity.visitor import Visitor
 from servicekit.database import Database
 from servicekit.errors import Kind, ServiceError
 
@@ -128,7 +132,7 @@ class People:
         link = await self.database.read(lambda tx: self.links.look(tx, secret, purpose))
         return link.email
 
-    async def finish_sign_up(self, secret: str, name: str, password: str) -> NewAccount:
+    async def finish_sign_up(self, secret: str, name: str, password: str, visitor: Visitor) -> NewAccount:
         """Makes the account and signs the person in.
 
         Raises:
@@ -145,7 +149,8 @@ class People:
             if not self.accounts.add_user(tx, NewUser(link.email, name, hashed)):
                 raise LinkSpent
             row = tx.execute(select(users.c.id, users.c.hard_gen).where(users.c.email == link.email)).one()
-            return NewAccount(row.id, row.hard_gen, self.issuer.open_session(tx, row.id, hard_gen_seen=row.hard_gen))
+            proven = Credentials(UserId(row.id), hashed, row.hard_gen, disabled=False)
+            return NewAccount(row.id, row.hard_gen, signin.open_session(tx, self.issuer, proven, None, visitor=visitor))
 
         made = await self.database.run(work)
         _log.info("account_made", user_id=made.user_id)
@@ -171,7 +176,8 @@ class People:
             proven = {"password_hash": hashed, "email_verified_at": self.database.now(tx)}
             tx.execute(update(users).where(users.c.id == row.id).values(proven))
             self.post.hand_in(tx, "changed", row.email, life=86_400)
-            self.revocations.revoke_subject(tx, row.id, Cause.PASSWORD_CHANGED)
+            facts = [Fact(row.id, PasswordChanged(subject=row.id))]
+            self.revocations.revoke_subject(tx, row.id, Cause.PASSWORD_CHANGED, facts=facts)
             return str(row.id)
 
         user_id = await self.database.run(work)

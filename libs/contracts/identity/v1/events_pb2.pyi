@@ -73,7 +73,7 @@ class PasswordChanged(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     subject: _builtins.str
     session_id: _builtins.str
-    """The session in which it was done and which goes on; empty when another did it for the person."""
+    """The login session in which it was done, and which another one follows at once; empty when it was done without one."""
     def __init__(
         self,
         *,
@@ -128,7 +128,7 @@ class SessionsEnded(_message.Message):
     ENDED_BY_FIELD_NUMBER: _builtins.int
     subject: _builtins.str
     cause: _builtins.str
-    """UPPER_SNAKE, as in the revocation: SIGN_OUT, ADMINISTRATOR, PASSWORD_CHANGED."""
+    """UPPER_SNAKE, as in the revocation: SIGNED_OUT, ADMINISTRATOR, PASSWORD_CHANGED, ACCOUNT_DISABLED ..."""
     ended_by: _builtins.str
     """`sub` of whoever did it: the person's own, or an administrator's."""
     @_builtins.property
