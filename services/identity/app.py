@@ -14,6 +14,11 @@ from eventlog.outbox import Outbox
 from eventlog.redis_stream import RedisStream
 from eventlog.relay import Relay
 from identity import pages, rest, rpc, storage
+from identity.admin import pages as admin_pages
+from identity.admin.proof import Gate
+from identity.admin.registry import Registry
+from identity.admin.rpc import AdministrationApi
+from identity.audit import AuditTrail
 from identity.authority import Authority, AuthorityInterceptor
 from identity.domain import Entropy
 from identity.door import Devices, Door, Limits
@@ -75,6 +80,8 @@ class Parts:
     people: People
     metrics: Metrics
     my_account: MyAccount
+    registry: Registry
+    audit: AuditTrail
     events: SecurityEvents
     stream: RedisStream
     relay: Relay
@@ -145,8 +152,9 @@ def assemble(
         published=published.inc,
         committed=relay.wake,
     )
+    audit = AuditTrail(database.now)
     hashing = passwords or Passwords(entropy=entropy)
-    administration = Administration(database, keyring, revocations, publisher, entropy)
+    administration = Administration(database, keyring, revocations, publisher, entropy, audit)
     issuer = Issuer(
         issuer=settings.issuer,
         lives=Lives(
@@ -163,7 +171,7 @@ def assemble(
         entropy=entropy,
         events=events,
     )
-    accounts = Accounts(database, revocations, publisher, hashing, entropy, events)
+    accounts = Accounts(database, revocations, publisher, hashing, entropy, events, audit)
     throttle = Throttle(settings.redis_url.get_secret_value(), secret_keys.limits_key)
     return Parts(
         settings=settings,
@@ -194,6 +202,8 @@ def assemble(
         ),
         metrics=metrics,
         my_account=MyAccount(database, revocations, publisher),
+        registry=Registry(database, accounts, audit, entropy),
+        audit=audit,
         events=events,
         stream=stream,
         relay=relay,
@@ -224,6 +234,7 @@ def build(settings: Settings, *, parts: Parts | None = None) -> Service:
             pages.router(web, parts.people),
             people_pages.router(web, parts.people),
             account.router(web, parts.people, parts.my_account),
+            admin_pages.router(web, Gate(web), parts.administration, parts.registry, parts.my_account, parts.audit),
         ],
     )
     background = [parts.publisher.run, parts.relay.run, Housekeeping(parts.database).run]
@@ -252,6 +263,7 @@ def build(settings: Settings, *, parts: Parts | None = None) -> Service:
             rpc.AccountsApi(parts.accounts),
             rpc.Keys(parts.administration),
             MyAccountApi(parts.my_account),
+            AdministrationApi(parts.database, parts.administration, parts.registry, parts.my_account, parts.audit),
         ),
         interceptors=[AuthorityInterceptor(Authority(parts.database, parts.introspector))],
         before_start=[parts.found, redis_answers],

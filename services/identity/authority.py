@@ -83,6 +83,21 @@ RULES: Mapping[str, Rule] = {
     f"{_PACKAGE}.AccountsService/EnableClient": _ADMINISTRATION,
     f"{_PACKAGE}.KeysService/ListKeys": _ADMINISTRATION,
     f"{_PACKAGE}.KeysService/RotateKeys": _ADMINISTRATION,
+    **{
+        f"{_PACKAGE}.AdministrationService/{method}": _ADMINISTRATION
+        for method in (
+            "ListUsers",
+            "GetUser",
+            "ListUserSessions",
+            "EndUserSessions",
+            "EndAllSessions",
+            "WithdrawUserGrant",
+            "ListClients",
+            "CreateClient",
+            "RotateClientSecret",
+            "ListAuditRecords",
+        )
+    },
     f"{_PACKAGE}.MyAccountService/ListMySessions": _OWN_ACCOUNT,
     f"{_PACKAGE}.MyAccountService/EndMySessions": _OWN_ACCOUNT,
     f"{_PACKAGE}.MyAccountService/WithdrawMyGrant": _OWN_ACCOUNT,

@@ -1,6 +1,7 @@
 """What alembic runs; the connection and the lock are servicekit's."""
 
-import identity.people.storage  # noqa: F401  (declares tables in the same metadata)
+import identity.audit
+import identity.people.storage  # noqa: F401
 from identity.storage import metadata
 from servicekit.migrations import run_from_env
 
