@@ -1,6 +1,7 @@
 """The people and clients of the embedded run and the compose demo. Never in production: their secrets are public."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 PASSWORD = "correct-horse-battery-staple"  # noqa: S105  (printed by `make run`: it protects nothing)
@@ -11,6 +12,8 @@ IDENTITY = "urn:rescind:identity"
 SESSION = "urn:rescind:session"
 ORDERS = "urn:rescind:orders"
 NOTIFICATIONS = "urn:rescind:notifications"
+DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
+TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105  (a name)
 _ALL = [IDENTITY, SESSION, ORDERS, NOTIFICATIONS]
 _SIGN_IN = ["openid", "profile", "email", "offline_access"]
 _BUSINESS = ["orders:read", "orders:write", "notifications:read"]
@@ -22,15 +25,18 @@ def client_secret(client_id: str) -> str:
     return f"{client_id}-secret"
 
 
-def _service(client_id: str, *permissions: str) -> dict[str, Any]:
+def _service(client_id: str, *permissions: str, exchange_scopes: Sequence[str] = ()) -> dict[str, Any]:
+    """A service's own client; with `exchange_scopes` it may act for people who called it (RFC 8693)."""
+    acting = {"exchange_scopes": list(exchange_scopes)} if exchange_scopes else {}
     return {
         "id": client_id,
         "name": f"The {client_id} service",
         "secret": client_secret(client_id),
         "first_party": True,
-        "grant_types": ["client_credentials"],
+        "grant_types": ["client_credentials", *([TOKEN_EXCHANGE] if exchange_scopes else [])],
         "resources": [IDENTITY],
         "permissions": ["introspect", "replay", *permissions],
+        **acting,
     }
 
 
@@ -65,8 +71,7 @@ SEEDS: dict[str, Any] = {
             "id": "cli",
             "name": "Rescind at the command line",
             "first_party": True,
-            "redirect_uris": [LOOPBACK],
-            "grant_types": ["authorization_code", "refresh_token"],
+            "grant_types": [DEVICE_CODE, "refresh_token"],
             "scopes": _SIGN_IN + _BUSINESS + _ADMIN,
             "resources": _ALL,
         },
@@ -78,6 +83,7 @@ SEEDS: dict[str, Any] = {
             "grant_types": ["authorization_code", "refresh_token"],
             "scopes": ["openid", "profile", "offline_access", "orders:read"],
             "resources": [IDENTITY, ORDERS],
+            "asks_always": True,
         },
         {
             "id": "backoffice",
@@ -90,7 +96,7 @@ SEEDS: dict[str, Any] = {
             "permissions": ["introspect", "introspect_any", "revoke"],
         },
         _service("orders"),
-        _service("notifications", "contacts"),
+        _service("notifications", "contacts", exchange_scopes=["orders:read"]),
         _service("session"),
     ],
 }

@@ -12,7 +12,7 @@ The way of a revocation: `redis_source` or `grpc_source` → `feed` → `chain`,
 their extras; everything else needs cryptography and httpx2 alone.
 """
 
-from rescind.claims import Principal
+from rescind.claims import Principal, PriorActor
 from rescind.clock import Clock
 from rescind.denylist import Denylist
 from rescind.errors import (
@@ -25,6 +25,7 @@ from rescind.errors import (
     NotFresh,
     RescindError,
     RevokedToken,
+    StepUpRequired,
     TokenRefused,
     UnknownKey,
     UntrustedToken,
@@ -62,12 +63,14 @@ __all__ = [
     "NobodyAnswered",
     "NotFresh",
     "Principal",
+    "PriorActor",
     "RemoteKeySet",
     "ReplaySource",
     "RescindError",
     "RevokedToken",
     "Staleness",
     "StaticKeySet",
+    "StepUpRequired",
     "TokenRefused",
     "UnknownKey",
     "UntrustedToken",

@@ -13,13 +13,30 @@ from rescind.jws import is_plain
 
 USER_PREFIX = "usr_"
 SERVICE_PREFIX = "svc_"
+MAX_PRIOR_ACTORS = 4  # how many services may have passed a person's token on, each for the next
 _MAX_TEXT = 2048
 _FROM_VERIFIED_CLAIMS = object()
 
 
+@dataclass(frozen=True, slots=True)
+class PriorActor:
+    """A client in whose hands the person's rights were before an exchange (RFC 8693 section 4.1).
+
+    `ojti` is the `jti` that its own token came from, if that was exchanged too.
+    """
+
+    client_id: str
+    cgen: int
+    ojti: str | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """Who a verified token speaks for, and what it permits. Times are seconds since the epoch."""
+    """Who a verified token speaks for, and what it permits. Times are seconds since the epoch.
+
+    In an exchanged token (RFC 8693) `actor` is the service that acts for the person, `svc_` and its `client_id`;
+    `prior_actors` are the clients before it, the latest first and the one that the person chose last.
+    """
 
     subject: str
     client_id: str
@@ -34,6 +51,8 @@ class Principal:
     auth_time: int | None
     sid: str | None
     ojti: str | None
+    actor: str | None = None
+    prior_actors: tuple[PriorActor, ...] = ()
     _proof: object = field(repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -86,6 +105,7 @@ def principal_from(claims: Mapping[str, Any], expected: Expectations, now: float
         raise UntrustedToken("the subject is neither a person nor this client")
     if not is_user and any(name in claims for name in ("gid", "gen", "sid", "auth_time")):
         raise UntrustedToken("a service's token carries a person's claims")
+    actor, prior_actors = _actors(claims, client_id, is_user=is_user)
     return Principal(
         subject=subject,
         client_id=client_id,
@@ -100,8 +120,45 @@ def principal_from(claims: Mapping[str, Any], expected: Expectations, now: float
         auth_time=_date(claims, "auth_time") if is_user else None,
         sid=_text(claims, "sid") if "sid" in claims else None,
         ojti=_text(claims, "ojti") if "ojti" in claims else None,
+        actor=actor,
+        prior_actors=prior_actors,
         _proof=_FROM_VERIFIED_CLAIMS,
     )
+
+
+def _actors(claims: Mapping[str, Any], client_id: str, *, is_user: bool) -> tuple[str | None, tuple[PriorActor, ...]]:
+    """Who acts, and who did before: `{"sub": "svc_x", "act": {"sub": "svc_y", "cgen": 3, "ojti": "...", "act": ...}}`.
+
+    The outermost is the client of the token itself, so its generation and `ojti` are the token's.
+    """
+    if "act" not in claims:
+        return None, ()
+    if not is_user or "ojti" not in claims:
+        raise UntrustedToken("nobody acts for a service, and whoever acts has exchanged a token")
+    outermost = _object(claims["act"])
+    actor = _text(outermost, "sub")
+    if actor != SERVICE_PREFIX + client_id:
+        raise UntrustedToken("another client acts than the token is for")
+    prior: list[PriorActor] = []
+    link = outermost
+    while "act" in link:
+        if len(prior) == MAX_PRIOR_ACTORS:
+            raise UntrustedToken("passed on too often")
+        link = _object(link["act"])
+        subject = _text(link, "sub")
+        if not subject.startswith(SERVICE_PREFIX):
+            raise UntrustedToken("a prior actor is no client")
+        ojti = _text(link, "ojti") if "ojti" in link else None
+        prior.append(PriorActor(subject.removeprefix(SERVICE_PREFIX), _date(link, "cgen"), ojti))
+    if not prior:
+        raise MalformedToken("act names nobody whose token was exchanged")
+    return actor, tuple(prior)
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise MalformedToken("act is no object")
+    return value
 
 
 def _text(claims: Mapping[str, Any], name: str, *, empty: bool = False) -> str:

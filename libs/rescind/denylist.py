@@ -51,18 +51,21 @@ class TokenKeys:
     gen: int | None
     client_id: str
     cgen: int
+    prior_clients: tuple[tuple[str, int], ...] = ()  # of an exchanged token: any of them taken back refuses it
 
 
 def keys_of(principal: Principal) -> TokenKeys:
     """The keys under which `principal`'s token may be refused."""
+    ids = (principal.jti, principal.ojti, *(prior.ojti for prior in principal.prior_actors))
     return TokenKeys(
-        tokens=tuple(_key("token", id_) for id_ in (principal.jti, principal.ojti) if id_ is not None),
+        tokens=tuple(_key("token", id_) for id_ in ids if id_ is not None),
         session=None if principal.sid is None else _key("session", principal.sid),
         grant=None if principal.gid is None else _key("grant", principal.gid),
         subject=principal.subject,
         gen=principal.gen,
         client_id=principal.client_id,
         cgen=principal.cgen,
+        prior_clients=tuple((prior.client_id, prior.cgen) for prior in principal.prior_actors),
     )
 
 
@@ -169,11 +172,12 @@ class Denylist:
                 if keys.gen < subject.hard_gen:
                     return RevokedToken("subject", subject.cause)
                 soft = RevokedToken("subject", subject.cause, soft=True)
-        client = self._clients.get(keys.client_id)
-        if client is not None and keys.cgen < client.gen:
-            if keys.cgen < client.hard_gen:
-                return RevokedToken("client", client.cause)
-            soft = soft or RevokedToken("client", client.cause, soft=True)
+        for client_id, cgen in ((keys.client_id, keys.cgen), *keys.prior_clients):
+            client = self._clients.get(client_id)
+            if client is not None and cgen < client.gen:
+                if cgen < client.hard_gen:
+                    return RevokedToken("client", client.cause)
+                soft = soft or RevokedToken("client", client.cause, soft=True)
         return soft
 
     def matches(self, kind: RevocationKind, id_: str) -> bool:

@@ -9,6 +9,7 @@
     │   ├── ExpiredToken          its time is over, or has not come
     │   └── RevokedToken          taken back: `kind` names what was revoked, `cause` why
     ├── InsufficientScope         a good token that does not permit this: 403, PERMISSION_DENIED
+    ├── StepUpRequired            a good token, but the person signed in too long ago: 401, UNAUTHENTICATED
     └── CannotTell                the token may be good, this process cannot say so now: 503, UNAVAILABLE, never 401
         ├── NotFresh              revocations may have been missed, for longer than the policy of this route allows
         └── KeysUnavailable       no keys to verify with, and none can be had
@@ -92,6 +93,19 @@ class InsufficientScope(RescindError):
     def __init__(self, required: frozenset[str]) -> None:
         super().__init__("needs scope " + " ".join(sorted(required)))
         self.required = required
+
+
+class StepUpRequired(RescindError):
+    """A good token, but this needs somebody who signed in within the last `max_auth_age` seconds (RFC 9470).
+
+    The client sends the person to the issuer again, with `max_age`, and comes back with a new token.
+    """
+
+    reason = "STEP_UP_REQUIRED"
+
+    def __init__(self, max_auth_age: int) -> None:
+        super().__init__(f"needs a sign-in within the last {max_auth_age} s")
+        self.max_auth_age = max_auth_age
 
 
 class CannotTell(RescindError):

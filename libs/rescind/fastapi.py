@@ -12,7 +12,15 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from rescind.claims import Principal
-from rescind.errors import CannotTell, InsufficientScope, MalformedToken, MissingToken, RescindError, TokenRefused
+from rescind.errors import (
+    CannotTell,
+    InsufficientScope,
+    MalformedToken,
+    MissingToken,
+    RescindError,
+    StepUpRequired,
+    TokenRefused,
+)
 from rescind.guard import Guard
 from rescind.policy import STRICT, Staleness
 
@@ -20,10 +28,11 @@ CurrentGuard = Callable[[], Guard]
 
 
 def bearer(
-    guard: Guard | CurrentGuard, *scopes: str, staleness: Staleness = STRICT
+    guard: Guard | CurrentGuard, *scopes: str, staleness: Staleness = STRICT, max_auth_age: int | None = None
 ) -> Callable[[Request], Awaitable[Principal]]:
     """A dependency that lets a request pass whose token is good and holds all of `scopes`.
 
+    `max_auth_age` asks, besides, for a person who signed in so many seconds ago at most (step-up, RFC 9470).
     `guard` may be a function that gives it, for apps that make their guard when they start.
     The dependency raises what `Guard.authenticate` raises, and `MissingToken`; `install_error_handlers` answers them.
     """
@@ -31,7 +40,9 @@ def bearer(
 
     async def authenticate(request: Request) -> Principal:
         current = guard if isinstance(guard, Guard) else guard()
-        return await current.authenticate(token_of(request), scopes=required, staleness=staleness)
+        return await current.authenticate(
+            token_of(request), scopes=required, staleness=staleness, max_auth_age=max_auth_age
+        )
 
     return authenticate
 
@@ -55,13 +66,15 @@ def token_of(request: Request) -> str:
 
 
 def challenge(error: RescindError) -> str | None:
-    """The WWW-Authenticate value for a refusal (RFC 6750 section 3), or None where none belongs."""
+    """The WWW-Authenticate value for a refusal (RFC 6750 section 3, RFC 9470 section 3), or None where none belongs."""
     if isinstance(error, MissingToken):
         return "Bearer"
     if isinstance(error, TokenRefused):
         return 'Bearer error="invalid_token"'
     if isinstance(error, InsufficientScope):
         return f'Bearer error="insufficient_scope", scope="{" ".join(sorted(error.required))}"'
+    if isinstance(error, StepUpRequired):
+        return f'Bearer error="insufficient_user_authentication", max_age={error.max_auth_age}'
     return None
 
 

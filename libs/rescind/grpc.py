@@ -16,7 +16,14 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from rescind.claims import Principal
-from rescind.errors import CannotTell, InsufficientScope, MalformedToken, MissingToken, RescindError
+from rescind.errors import (
+    CannotTell,
+    InsufficientScope,
+    MalformedToken,
+    MissingToken,
+    RescindError,
+    StepUpRequired,
+)
 from rescind.guard import Guard
 from rescind.policy import STRICT, Staleness
 
@@ -26,14 +33,16 @@ _principal: contextvars.ContextVar[Principal] = contextvars.ContextVar("rescind_
 
 @dataclass(frozen=True, slots=True, init=False)
 class Rule:
-    """What a method asks of its caller: all of `scopes`, and how stale the answer may be."""
+    """What a method asks of its caller: all of `scopes`; how stale the answer, how old (s) the sign-in may be."""
 
     scopes: frozenset[str]
     staleness: Staleness
+    max_auth_age: int | None
 
-    def __init__(self, *scopes: str, staleness: Staleness = STRICT) -> None:
+    def __init__(self, *scopes: str, staleness: Staleness = STRICT, max_auth_age: int | None = None) -> None:
         object.__setattr__(self, "scopes", frozenset(scopes))
         object.__setattr__(self, "staleness", staleness)
+        object.__setattr__(self, "max_auth_age", max_auth_age)
 
 
 # For methods that need no token: health, reflection.
@@ -55,7 +64,10 @@ Refuse = Callable[[RescindError, grpc.aio.ServicerContext[Any, Any]], Awaitable[
 async def refuse(error: RescindError, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
     """Ends a call with the status that `error` stands for, and google.rpc.ErrorInfo with its reason."""
     code = code_pb2.UNAUTHENTICATED
-    details: list[Any] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN)]
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN)
+    details: list[Any] = [info]
+    if isinstance(error, StepUpRequired):
+        info.metadata["max_age"] = str(error.max_auth_age)
     if isinstance(error, InsufficientScope):
         code = code_pb2.PERMISSION_DENIED
     elif isinstance(error, CannotTell):
@@ -105,7 +117,12 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
                 if rule is None:
                     raise InsufficientScope(frozenset())
                 guard = self._guard if isinstance(self._guard, Guard) else self._guard()
-                principal = await guard.authenticate(_token(metadata), scopes=rule.scopes, staleness=rule.staleness)
+                principal = await guard.authenticate(
+                    _token(metadata),
+                    scopes=rule.scopes,
+                    staleness=rule.staleness,
+                    max_auth_age=rule.max_auth_age,
+                )
             except RescindError as error:
                 await self._refuse(error, context)
             _principal.set(principal)

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rescind.claims import Principal
-from rescind.errors import InsufficientScope, KeysUnavailable, NotFresh, RescindError, TokenRefused, UnknownKey
+from rescind.errors import (
+    InsufficientScope,
+    KeysUnavailable,
+    NotFresh,
+    RescindError,
+    StepUpRequired,
+    TokenRefused,
+    UnknownKey,
+)
 from rescind.feed import Feed
 from rescind.keys import KeySet, RemoteKeySet
 from rescind.policy import STRICT, Staleness
@@ -80,17 +88,27 @@ class Guard:
         self._questions = asyncio.Semaphore(MAX_QUESTIONS)
 
     async def authenticate(
-        self, unverified_token: str, *, scopes: frozenset[str] = frozenset(), staleness: Staleness = STRICT
+        self,
+        unverified_token: str,
+        *,
+        scopes: frozenset[str] = frozenset(),
+        staleness: Staleness = STRICT,
+        max_auth_age: int | None = None,
     ) -> Principal:
         """The principal of a token that is good right now, by `staleness`, and holds all of `scopes`.
+
+        With `max_auth_age` (seconds) it speaks for a person who signed in so recently.
 
         Raises:
             TokenRefused: the token is no good; the subclass and `reason` say why.
             InsufficientScope: it is good, but lacks a scope.
+            StepUpRequired: it is good, but the person signed in too long ago (RFC 9470).
             CannotTell: this process may have missed a revocation for longer than `staleness` allows, or has no keys.
         """
         try:
             principal, outcome = await self._judge(unverified_token, scopes, staleness)
+            if max_auth_age is not None and not self.verifier.signed_in_within(principal, max_auth_age):
+                raise StepUpRequired(max_auth_age)
         except RescindError as refusal:
             self._observer.decided(refusal.reason)
             raise

@@ -90,6 +90,11 @@ class Verifier:
         """Seconds since this verifier was last fresh; 0 while it is, infinity if it never was."""
         return max(0.0, self._monotonic() - self._feed.knowledge.fresh_until)
 
+    def signed_in_within(self, principal: Principal, seconds: int) -> bool:
+        """Whether the person behind a token signed in so recently; never true of a client that speaks for itself."""
+        now = max(self._wall(), self._feed.knowledge.at_least)
+        return principal.auth_time is not None and now < principal.auth_time + seconds + self._expected.leeway
+
     def verify(self, unverified_token: str) -> Principal:
         """The principal of a token that is good right now.
 

@@ -65,8 +65,8 @@ class ServiceError(Exception):
     """A failure that a caller is meant to understand.
 
     `reason` is stable and for machines, `detail` one sentence for people that holds no secret. `retry_after` (seconds)
-    goes into Retry-After and `google.rpc.RetryInfo`. `headers` are for HTTP alone (WWW-Authenticate). `fields` names
-    what was wrong where: `{"items.0.quantity": "must be at least 1"}`.
+    goes into Retry-After and `google.rpc.RetryInfo`. `headers` are for HTTP alone (WWW-Authenticate), `metadata` for
+    `google.rpc.ErrorInfo`. `fields` names what was wrong where: `{"items.0.quantity": "must be at least 1"}`.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class ServiceError(Exception):
         retry_after: float | None = None,
         headers: Mapping[str, str] | None = None,
         fields: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
         self.kind = kind
@@ -86,6 +87,7 @@ class ServiceError(Exception):
         self.retry_after = retry_after
         self.headers = dict(headers or {})
         self.fields = dict(fields or {})
+        self.metadata = dict(metadata or {})
 
 
 def understood(error: BaseException) -> ServiceError | None:
@@ -99,6 +101,15 @@ def understood(error: BaseException) -> ServiceError | None:
             error.reason,
             f"The access token does not permit this: it needs scope {scope}.",
             headers={"www-authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'},
+        )
+    if isinstance(error, verification.StepUpRequired):
+        challenge = f'Bearer error="insufficient_user_authentication", max_age={error.max_auth_age}'
+        return ServiceError(
+            Kind.UNAUTHENTICATED,
+            error.reason,
+            f"This needs a sign-in within the last {error.max_auth_age} seconds: sign in again with max_age.",
+            headers={"www-authenticate": challenge},
+            metadata={"max_age": str(error.max_auth_age)},
         )
     if isinstance(error, verification.TokenRefused) and error.reason == "TOKEN_MISSING":
         # RFC 6750 section 3.1: who sent no token made no error yet, so the challenge names none.
@@ -161,7 +172,7 @@ def rpc_status(error: ServiceError, *, request_id: str) -> status_pb2.Status:
     code: int = error.kind.rpc.value[0]
     status = status_pb2.Status(code=code, message=error.detail)
     # The kind tells a gateway which of the HTTP statuses that share this code was meant.
-    metadata = {"kind": error.kind.name} | ({"request_id": request_id} if request_id else {})
+    metadata = {"kind": error.kind.name, **error.metadata, **({"request_id": request_id} if request_id else {})}
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata=metadata)
     _add(status, info)
     if error.retry_after is not None:

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from rescind.errors import RescindError
 from servicekit.errors import PROBLEM_TYPE, Kind, ServiceError, internal, problem, problem_headers, understood
 from servicekit.metrics import Metrics
+from servicekit.openapi import REFUSALS
 from servicekit.telemetry import request_context, request_id
 
 MAX_BODY = 64 * 1024  # bytes
@@ -46,6 +47,7 @@ def create_app(name: str, metrics: Metrics, *, development: bool = False, max_bo
         redoc_url=None,
         openapi_url="/openapi.json" if development else None,
         redirect_slashes=False,
+        responses=REFUSALS,
     )
     for error in (ServiceError, RescindError):
         app.add_exception_handler(error, _answer_understood)

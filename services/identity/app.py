@@ -163,6 +163,7 @@ def assemble(
             session=settings.session_life,
             offline=settings.offline_life,
             refresh_retry=settings.refresh_retry_window,
+            device_code=settings.device_code_life,
         ),
         keyring=keyring,
         revocations=revocations,

@@ -7,6 +7,9 @@ IssuingError
 ├── SignInOvertaken       everything was signed out while this sign-in was under way
 ├── NotSignedIn           there is no living login session
 ├── UnauthorizedClient    the client is unknown, disabled, or may not use this grant type
+├── DeviceError           a device code (RFC 8628) gives no token: pending, polled too soon, expired, denied
+├── UnknownUserCode       no device waits under this user code, or not any more
+├── TooManyUserCodes      this person has entered too many wrong ones
 ├── InvalidTarget         an audience that was not authorized (RFC 8707)
 └── InvalidScope          nothing of the scope that was asked for may be had here
 """
@@ -104,6 +107,28 @@ class UnauthorizedClient(IssuingError):
     reason = "UNAUTHORIZED_CLIENT"
 
 
+class DeviceError(IssuingError):
+    """The device gets no token now. `error` is RFC 8628's word (section 3.5); commit what was noted of the poll."""
+
+    reason = "DEVICE_WAITS"
+
+    def __init__(self, error: str) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class UnknownUserCode(IssuingError):
+    """No device waits under this user code: mistyped, expired, or decided already."""
+
+    reason = "USER_CODE_UNKNOWN"
+
+
+class TooManyUserCodes(IssuingError):
+    """Too many wrong user codes by this person in too short a time (RFC 8628 section 5.1)."""
+
+    reason = "TOO_MANY_USER_CODES"
+
+
 class InvalidTarget(IssuingError):
     """RFC 8707: an audience that was not authorized."""
 
@@ -173,6 +198,25 @@ class Grant:
     resources: tuple[str, ...]
     auth_time: int  # ms
     expires_at: int  # ms, absolute
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingDevice:
+    """A device that began to wait: its own secret, and what it shows to a person."""
+
+    device_code: str
+    user_code: str
+    expires_in: int  # s
+    interval: int  # s
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRequest:
+    """What a waiting device asks a person for."""
+
+    client_id: ClientId
+    scope: str
+    resources: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
-"""What forms carry to prove where they come from: CSRF tokens, and the authorization request on its way.
+"""What forms carry to prove where they come from: CSRF tokens, and what waits for a sign-in.
 
 Both are signed and not stored, so every replica can read them. A CSRF token is bound to the cookie of the browser that
 got the form and to the one thing that the form does. The request on its way ("flow") is the query of /authorize as it
 came, and when: after sign-in it is judged again from the start, so nothing in it is believed for being signed. The
-signature is there so that /login and /consent take part only in requests that began at /authorize.
+signature is there so that /login and /consent take part only in requests that began at /authorize. A user code on its
+way to the device page (RFC 8628) travels alike.
 """
 
 import hashlib
@@ -20,10 +21,11 @@ _FLOW = "flow"
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """An authorization request that waits for a person. `begun_at` in ms by the database clock."""
+    """An authorization request, or a user code, that waits for a person. `begun_at` in ms by the database clock."""
 
     query: str
     begun_at: int
+    to: str = "/consent"  # the page of ours that goes on with it after sign-in
 
 
 class Forms:
@@ -46,7 +48,7 @@ class Forms:
 
     def pack(self, flow: Flow) -> str:
         """The flow as one parameter of a URL or form."""
-        payload = base64url(json.dumps([flow.query, flow.begun_at], separators=(",", ":")).encode())
+        payload = base64url(json.dumps([flow.query, flow.begun_at, flow.to], separators=(",", ":")).encode())
         return f"{payload}.{self._sign(self._keys[0], _FLOW, payload)}"
 
     def unpack(self, packed: str, now: int) -> Flow | None:
@@ -56,8 +58,8 @@ class Forms:
             return None
         if not any(hmac.compare_digest(signature, self._sign(key, _FLOW, payload)) for key in self._keys):
             return None
-        query, begun_at = json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        return Flow(query, begun_at) if now - begun_at < self._flow_life_ms else None
+        query, begun_at, to = json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        return Flow(query, begun_at, to) if now - begun_at < self._flow_life_ms else None
 
     def _sign(self, key: bytes, purpose: str, text: str) -> str:
         return base64url(hmac.digest(key, f"{purpose}\0{text}".encode(), hashlib.sha256))

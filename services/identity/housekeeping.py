@@ -13,7 +13,16 @@ from sqlalchemy import ColumnElement, Connection, Table, delete, exists, func, s
 
 from identity.people.post import stale
 from identity.people.storage import mail_links, mails
-from identity.storage import codes, grants, login_sessions, refresh_tokens, revocations, revoked_tokens
+from identity.storage import (
+    codes,
+    device_codes,
+    grants,
+    login_sessions,
+    refresh_tokens,
+    revocations,
+    revoked_tokens,
+    wrong_user_codes,
+)
 from servicekit.database import Database
 from servicekit.errors import ServiceError
 
@@ -44,13 +53,15 @@ def _dead(now: int) -> list[tuple[Table, ColumnElement[bool]]]:
     session_over = func.coalesce(login_sessions.c.ended_at, login_sessions.c.expires_at) < now - KEPT_MS
     of_a_dead_grant = exists().where(grants.c.id == refresh_tokens.c.grant_id, grant_over)
     no_refresh_left = ~exists().where(refresh_tokens.c.grant_id == grants.c.id)
-    nothing_left = ~exists().where(grants.c.session_id == login_sessions.c.id) & ~exists().where(
-        codes.c.session_id == login_sessions.c.id
-    )
+    nothing_left = ~exists().where(grants.c.session_id == login_sessions.c.id)
+    for table in (codes, device_codes):
+        nothing_left &= ~exists().where(table.c.session_id == login_sessions.c.id)
     return [
         (mail_links, mail_links.c.expires_at < now - DAY_MS),
         (mails, stale(now, DAY_MS)),
         (codes, codes.c.expires_at < now - DAY_MS),
+        (device_codes, device_codes.c.expires_at < now - DAY_MS),
+        (wrong_user_codes, wrong_user_codes.c.at < now - DAY_MS),
         (revoked_tokens, revoked_tokens.c.dead_at < now),
         (revocations, revocations.c.dead_at < now - DAY_MS),
         (refresh_tokens, of_a_dead_grant),

@@ -4,14 +4,15 @@ It refuses exactly what a verifier refuses that holds the whole denylist, with t
 directly what the entries of the log say to others.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Table, select
 
 from identity.issuing import ACCESS_TYPE
 from identity.keyring import KeyRing
 from identity.storage import clients, grants, login_sessions, revoked_tokens, users
+from rescind.claims import SERVICE_PREFIX
 from rescind.errors import ExpiredToken, RevokedToken, TokenRefused, UnknownKey, UntrustedToken
 from rescind.jws import parse
 from rescind.messages import EntryKind
@@ -74,18 +75,34 @@ class Introspector:
         return claims
 
     def _taken_back(self, tx: Connection, claims: Mapping[str, Any]) -> RevokedToken | None:
-        ids = [claims[name] for name in ("jti", "ojti") if name in claims]
+        prior = list(prior_actors(claims))
+        ids = [of[name] for of in (claims, *prior) for name in ("jti", "ojti") if name in of]
         if tx.execute(select(revoked_tokens.c.jti).where(revoked_tokens.c.jti.in_(ids))).first() is not None:
             return _revoked("token")
         if "sid" in claims and _has_ended(tx, login_sessions, claims["sid"]):
             return _revoked("session")
         if "gid" in claims and _has_ended(tx, grants, claims["gid"]):
             return _revoked("grant")
+        held: list[tuple[Table, EntryKind, str, int]] = []
         if "gen" in claims:
-            refusal = _outdated(tx, users, "subject", claims["sub"], claims["gen"])
-            if refusal is not None:
+            held.append((users, "subject", claims["sub"], claims["gen"]))
+        held.append((clients, "client", claims["client_id"], claims["cgen"]))
+        held.extend((clients, "client", actor["sub"].removeprefix(SERVICE_PREFIX), actor["cgen"]) for actor in prior)
+        soft: RevokedToken | None = None  # told only if nothing hard matches, as a denylist does
+        for table, kind, key, generation in held:
+            refusal = _outdated(tx, table, kind, key, generation)
+            if refusal is not None and refusal.reason != "TOKEN_STALE":
                 return refusal
-        return _outdated(tx, clients, "client", claims["client_id"], claims["cgen"])
+            soft = soft or refusal
+        return soft
+
+
+def prior_actors(claims: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Of an exchanged token, the clients before the one that acts (RFC 8693 section 4.1)."""
+    link = claims.get("act", {}).get("act")
+    while link is not None:
+        yield link
+        link = link.get("act")
 
 
 def _has_ended(tx: Connection, table: Any, key: str) -> bool:

@@ -27,6 +27,7 @@ from identity.domain import (
     ClientId,
     CodeReused,
     Entropy,
+    Grant,
     GrantId,
     InvalidGrant,
     InvalidScope,
@@ -58,6 +59,7 @@ from identity.visitor import NOBODY_KNOWN, Visitor
 
 ACCESS_TYPE = "at+jwt"
 ID_TYPE = "JWT"
+ACR_PASSWORD = "urn:rescind:acr:password"  # noqa: S105  (a name: the person gave their password here, at `auth_time`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Lives:
     session: int = 12 * 3600
     offline: int = 30 * 86400
     refresh_retry: int = 10
+    device_code: int = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,21 +223,17 @@ class Issuer:
         if client.hard_gen != row.client_hard_gen:
             raise InvalidGrant("the client was taken back meanwhile")
         offline = OFFLINE in row.scope.split()
-        tx.execute(
-            insert(grants).values(
-                id=row.grant_id,
-                user_id=row.user_id,
-                client_id=client_id,
-                session_id=None if offline else row.session_id,
-                scope=row.scope,
-                resources=row.resources,
-                user_hard_gen=row.user_hard_gen,
-                client_hard_gen=row.client_hard_gen,
-                auth_time=row.auth_time,
-                created_at=now,
-                expires_at=now + self.lives.offline * 1000 if offline else session.expires_at,
-            )
+        grant = Grant(
+            grant_id=GrantId(row.grant_id),
+            user_id=UserId(row.user_id),
+            client_id=ClientId(client_id),
+            session_id=None if offline else SessionId(row.session_id),
+            scope=row.scope,
+            resources=tuple(row.resources),
+            auth_time=row.auth_time,
+            expires_at=now + self.lives.offline * 1000 if offline else session.expires_at,
         )
+        self.make_grant(tx, grant, user_hard_gen=row.user_hard_gen, client_hard_gen=row.client_hard_gen)
         if not client.first_party:
             scopes = row.scope.split()
             given = GrantGiven(subject=user.id, client_id=client_id, grant_id=row.grant_id, scopes=scopes)
@@ -250,6 +249,24 @@ class Issuer:
             nonce=row.nonce,
             code_challenge=row.code_challenge,
             auth_time=row.auth_time,
+        )
+
+    def make_grant(self, tx: Connection, grant: Grant, *, user_hard_gen: int, client_hard_gen: int) -> None:
+        """Writes a grant whose user, client and login session the caller has locked and seen alive."""
+        tx.execute(
+            insert(grants).values(
+                id=grant.grant_id,
+                user_id=grant.user_id,
+                client_id=grant.client_id,
+                session_id=grant.session_id,
+                scope=grant.scope,
+                resources=list(grant.resources),
+                user_hard_gen=user_hard_gen,
+                client_hard_gen=client_hard_gen,
+                auth_time=grant.auth_time,
+                created_at=self.now(tx),
+                expires_at=grant.expires_at,
+            )
         )
 
     def issue_access_token(
@@ -332,6 +349,8 @@ class Issuer:
     ) -> str:
         """An ID token (OpenID Connect Core section 2) with `auth_time`, `at_hash`, and `nonce` and `sid` if given.
 
+        `acr` and `amr` say how the person signed in, as long as that login session is known.
+
         Raises:
             InvalidGrant: the grant, its session or its user has ended.
             UnauthorizedClient: the client is disabled.
@@ -351,6 +370,9 @@ class Issuer:
             claims["nonce"] = nonce
         if session_id is not None:
             claims["sid"] = session_id
+            query = select(login_sessions.c.amr).where(login_sessions.c.id == session_id)
+            amr = (tx.execute(query).scalar_one_or_none() or "").split()
+            claims |= {"amr": amr, "acr": ACR_PASSWORD} if "pwd" in amr else {"amr": amr} if amr else {}
         return self.keyring.signing_key(tx, "access").sign(ID_TYPE, claims)
 
     def _for_person(self, tx: Connection, grant_id: str, audience: str, scope: str | None) -> AccessToken:
@@ -364,7 +386,7 @@ class Issuer:
         }
         if grant.session_id is not None:
             stamps["sid"] = grant.session_id
-        return self._sign(tx, user.id, client.id, audience, granted, stamps, not_after=grant.expires_at)
+        return self.sign(tx, user.id, client.id, audience, granted, stamps, not_after=grant.expires_at)
 
     def _for_client(self, tx: Connection, client_id: str, audience: str, scope: str | None) -> AccessToken:
         client = living_client(tx, client_id)
@@ -372,9 +394,9 @@ class Issuer:
             raise UnauthorizedClient(client_id)
         # A client that is trusted with a scope has it without a role: roles are for people.
         granted = _narrowed(" ".join(client.scopes), scope, audience, client.resources, ("admin",))
-        return self._sign(tx, f"svc_{client_id}", client_id, audience, granted, {"cgen": client.gen})
+        return self.sign(tx, f"svc_{client_id}", client_id, audience, granted, {"cgen": client.gen})
 
-    def _sign(
+    def sign(
         self,
         tx: Connection,
         subject: str,
@@ -385,6 +407,10 @@ class Issuer:
         *,
         not_after: int | None = None,
     ) -> AccessToken:
+        """Signs an access token; `stamps` are the claims beside RFC 9068's, `not_after` (ms) cuts its life.
+
+        Only for those who hold the locks and have judged: the methods here, and `exchange`.
+        """
         key = self.keyring.signing_key(tx, "access")
         now = self.now(tx)
         issued_at = now // 1000

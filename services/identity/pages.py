@@ -11,12 +11,13 @@ from fastapi import APIRouter, Request
 from sqlalchemy import Connection
 from starlette.responses import Response
 
-from identity import signin
+from identity import device_pages, signin
 from identity.domain import OFFLINE, NewSession, SignInOvertaken
 from identity.door import DEVICE_COOKIE
 from identity.forms import Flow
 from identity.oauth.authorization import Arrival, Consent, Decision, Outcome, SignIn, ToClient, authorize
 from identity.oauth.clients import Client
+from identity.oauth.consent import in_plain_words
 from identity.oauth.requests import Parameters
 from identity.page_routes import (
     OPEN_TOO_LONG,
@@ -29,7 +30,6 @@ from identity.page_routes import (
     unanswerable,
 )
 from identity.people.browsers import named
-from identity.people.scopes import told
 from identity.people.service import People
 from identity.throttle import TooMany
 from identity.visitor import counted_as
@@ -125,6 +125,7 @@ def router(web: Web, people: People) -> APIRouter:
             _log.warning("sign_in_refused", user_id=known and known.user_id, right_password=right)
             await web.door.failed(guess)
             return await again(_NOT_RIGHT)
+        to = "/account" if packed is None else await web.database.read(lambda tx: _unpacked(web, tx, packed).to)
         proven, previous = known, request.cookies.get(SESSION_COOKIE)
 
         def work(tx: Connection) -> NewSession:
@@ -144,7 +145,7 @@ def router(web: Web, people: People) -> APIRouter:
             await web.publish()  # it may have been somebody else's session, which has ended now
         web.told()
         _log.info("signed_in", user_id=proven.user_id, sid=opened.sid)
-        response = see_other("/account" if packed is None else "/consent?" + urlencode({"flow": packed}))
+        response = see_other(to if packed is None else f"{to}?" + urlencode({"flow": packed}))
         start_session(response, opened)
         if guess.device is None:
             web.door.remember(response, proven.user_id, proven.hard_gen)
@@ -198,6 +199,7 @@ def router(web: Web, people: People) -> APIRouter:
         )
         return views.message("You are signed out", text, link="/login", link_text="Sign in again")
 
+    device_pages.add_to(pages, web)
     return pages
 
 
@@ -265,7 +267,7 @@ async def _consent_page(web: Web, request: Request, consent: Consent, packed: st
         goes_on_to=consent.redirect_uri,
         client_name=consent.client.name,
         email=whose.email,
-        asks=told(consent.scopes),
+        asks=in_plain_words(consent.scopes),
         offline=OFFLINE in consent.scopes,
         offline_days=lives.offline // 86400,
         session_hours=lives.session // 3600,

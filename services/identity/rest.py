@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from identity.authority import bearer
 from identity.domain import IDENTITY_AUDIENCE
 from identity.keyring import Purpose
+from identity.oauth import openapi
 from identity.oauth.metadata import metadata
 from identity.oauth.requests import OAuthRequest, claimed_client
 from identity.oauth.server import Answer, RolledBack, Server
@@ -43,13 +44,13 @@ def install(app: FastAPI, web: Web, routers: Iterable[APIRouter]) -> None:
 def _oauth(web: Web) -> APIRouter:
     router = APIRouter()
 
-    @router.post("/token")
+    @router.post("/token", **openapi.TOKEN)
     async def token(request: Request) -> Response:
         response = await _converse(web, request, lambda server, asked: server.create_token_response(asked))
         web.told()  # it may have given an app access
         return response
 
-    @router.post("/revoke")
+    @router.post("/revoke", **openapi.REVOKE)
     async def revoke(request: Request) -> Response:
         response = await _converse(
             web, request, lambda server, asked: server.create_endpoint_response("revocation", asked)
@@ -57,7 +58,13 @@ def _oauth(web: Web) -> APIRouter:
         await web.publish()
         return response
 
-    @router.post("/introspect")
+    @router.post("/device_authorization", **openapi.DEVICE_AUTHORIZATION)
+    async def device_authorization(request: Request) -> Response:
+        return await _converse(
+            web, request, lambda server, asked: server.create_endpoint_response("device_authorization", asked)
+        )
+
+    @router.post("/introspect", **openapi.INTROSPECT)
     async def introspect(request: Request) -> Response:
         return await _converse(
             web,
@@ -66,7 +73,8 @@ def _oauth(web: Web) -> APIRouter:
             only_reads=True,
         )
 
-    @router.api_route("/userinfo", methods=["GET", "POST"])
+    @router.get("/userinfo", **openapi.USERINFO)
+    @router.post("/userinfo", **openapi.USERINFO)
     async def userinfo(request: Request) -> JSONResponse:
         """OpenID Connect Core section 5.3. The token comes in the Authorization header and nowhere else."""
         unverified_token = bearer(request.headers.get("authorization"))
@@ -88,11 +96,11 @@ def _published(web: Web) -> APIRouter:
         jwks = await web.database.read(lambda tx: web.issuer.keyring.jwks(tx, purpose))
         return JSONResponse(jwks, headers=_KEYS_MAY_BE_KEPT, media_type="application/jwk-set+json")
 
-    @router.get("/jwks.json")
+    @router.get("/jwks.json", **openapi.KEYS)
     async def access_keys() -> JSONResponse:
         return await keys("access")
 
-    @router.get("/revocations/jwks.json")
+    @router.get("/revocations/jwks.json", **openapi.KEYS)
     async def log_keys() -> JSONResponse:
         return await keys("log")
 

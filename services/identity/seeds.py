@@ -41,6 +41,8 @@ class ClientSeed(_Strict):
     resources: tuple[str, ...] = ()
     permissions: tuple[str, ...] = ()
     refresh_without_offline: bool = False
+    exchange_scopes: tuple[str, ...] = ()
+    asks_always: bool = False
 
 
 class Seeds(_Strict):

@@ -62,6 +62,8 @@ class NewClient:
     resources: Sequence[str] = ()
     permissions: Sequence[str] = ()
     refresh_without_offline: bool = False
+    exchange_scopes: Sequence[str] = ()
+    asks_always: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,8 @@ class Accounts:
             "resources": list(client.resources),
             "permissions": list(client.permissions),
             "refresh_without_offline": client.refresh_without_offline,
+            "exchange_scopes": list(client.exchange_scopes),
+            "asks_always": client.asks_always,
             "gen": epoch + 1,
             "hard_gen": epoch + 1,
             "created_at": self.database.now(tx),

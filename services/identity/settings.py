@@ -72,6 +72,8 @@ class Settings(CommonSettings):
     code_life: Annotated[int, Field(ge=5, le=60, validation_alias="IDENTITY_CODE_LIFE")] = 60
     session_life: Annotated[int, Field(ge=60, validation_alias="IDENTITY_SESSION_LIFE")] = 12 * 3600
     offline_life: Annotated[int, Field(ge=60, validation_alias="IDENTITY_OFFLINE_LIFE")] = 30 * 86400
+    # How long a device waits for its person (RFC 8628).
+    device_code_life: Annotated[int, Field(ge=60, le=1800, validation_alias="IDENTITY_DEVICE_CODE_LIFE")] = 600
     refresh_retry_window: Annotated[int, Field(ge=0, le=60, validation_alias="IDENTITY_REFRESH_RETRY_WINDOW")] = 10
     # How long a verifier may go on accepting after `exp`; never less than the verifiers' own leeway.
     leeway: Annotated[int, Field(ge=5, le=60, validation_alias="IDENTITY_LEEWAY")] = 5

@@ -4,8 +4,8 @@ Times are milliseconds since the epoch by the database clock. Whatever a strange
 refresh token) is stored as a SHA-256 only.
 
 Row locks are always taken in this order, so that no two transactions wait for each other: user, client, login
-session, grant, code or refresh token, the outbox's counter of an account (of several, the smaller id first), signing
-key, and the log's counter row last.
+session, grant, code (also a device's) or refresh token, the outbox's counter of an account (of several, the smaller id
+first), signing key, and the log's counter row last.
 """
 
 from typing import Any
@@ -22,6 +22,7 @@ from sqlalchemy import (
     Select,
     Table,
     Text,
+    false,
     text,
 )
 from sqlalchemy.types import JSON
@@ -65,6 +66,8 @@ clients = Table(
     Column("resources", JSON, nullable=False),  # the audiences it may ask for
     Column("permissions", JSON, nullable=False),  # of: contacts, introspect, introspect_any, replay, revoke
     Column("refresh_without_offline", Boolean, nullable=False),  # the session service's client
+    Column("exchange_scopes", JSON, nullable=False, server_default="[]"),  # the most it may get by token exchange
+    Column("asks_always", Boolean, nullable=False, server_default=false()),  # consent is asked for, remembered or not
     Column("gen", BigInteger, nullable=False),
     Column("hard_gen", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
@@ -78,6 +81,7 @@ login_sessions = Table(
     Column("user_id", ForeignKey("users.id"), nullable=False, index=True),
     Column("cookie_hash", Text, nullable=False, unique=True),
     Column("hard_gen", BigInteger, nullable=False),  # the user's when the password was checked
+    Column("amr", Text, nullable=False, server_default="pwd"),  # how the person signed in (RFC 8176), space separated
     Column("auth_time", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
@@ -122,6 +126,40 @@ codes = Table(
     Column("auth_time", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False, index=True),
     Column("consumed_at", BigInteger),
+)
+
+# A device that waits for a person (RFC 8628). What the person decides is written into the row; the device polls it.
+device_codes = Table(
+    "device_codes",
+    metadata,
+    Column("hash", Text, primary_key=True),
+    Column("user_code_hash", Text, nullable=False, unique=True),
+    Column("grant_id", Text, nullable=False),  # the gid that redeeming makes
+    Column("client_id", ForeignKey("clients.id"), nullable=False),
+    Column("scope", Text, nullable=False),  # asked for; once it is allowed, what may be had of it
+    Column("resources", JSON, nullable=False),
+    Column("client_hard_gen", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False, index=True),
+    Column("poll_interval", BigInteger, nullable=False),  # ms; five seconds more each time it is polled too soon
+    Column("polled_at", BigInteger, nullable=False),  # 0: never
+    Column("decided_at", BigInteger),
+    Column("allowed", Boolean),
+    # Who allowed it, and under what, as in a code.
+    Column("user_id", ForeignKey("users.id")),
+    Column("session_id", ForeignKey("login_sessions.id"), index=True),
+    Column("user_hard_gen", BigInteger),
+    Column("auth_time", BigInteger),
+    Column("consumed_at", BigInteger),
+)
+
+# User codes that a person entered and that were none: who guesses is stopped.
+wrong_user_codes = Table(
+    "wrong_user_codes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("user_id", ForeignKey("users.id"), nullable=False),
+    Column("at", BigInteger, nullable=False, index=True),
+    Index("ix_wrong_user_codes_user_id_at", "user_id", "at"),
 )
 
 refresh_tokens = Table(

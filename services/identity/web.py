@@ -13,7 +13,7 @@ from identity.door import Door
 from identity.forms import Forms
 from identity.introspection import Introspector
 from identity.issuing import Issuer
-from identity.oauth.requests import Parameters
+from identity.oauth.requests import FORM_TYPE, Parameters
 from identity.oauth.server import Server
 from identity.passwords import Passwords
 from identity.service import Accounts
@@ -25,8 +25,6 @@ from servicekit.database import Database
 # another site and must bring the session along; POSTs from there bring nothing.
 SESSION_COOKIE = "__Host-rescind_sso"
 BROWSER_COOKIE = "__Host-rescind_browser"
-
-FORM_TYPE = "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ import jwt
 import pytest
 
 from devstack.flow import Browser, OAuthClient, Refused, Started, Tokens
-from support.identity_front import ALICE, ISSUER, LOOPBACK, ORDERS, PASSWORD, Front, identity_front
+from rescind import StepUpRequired
+from support.identity_front import ALICE, BOB, ISSUER, LOOPBACK, ORDERS, PASSWORD, Front, identity_front
 
 METADATA = ("/.well-known/openid-configuration", "/.well-known/oauth-authorization-server")
 
@@ -65,7 +66,7 @@ async def test_the_metadata_names_what_is_there_and_nothing_else(front: Front) -
     assert openid["subject_types_supported"] == ["public"]
     assert not {"password", "implicit"} & set(openid["grant_types_supported"])
     assert "none" not in openid["introspection_endpoint_auth_methods_supported"]
-    for absent in ("registration", "device_authorization", "pushed_authorization_request", "end_session"):
+    for absent in ("registration", "pushed_authorization_request", "end_session"):
         assert f"{absent}_endpoint" not in openid
     for name, url in openid.items():
         if name.endswith(("_endpoint", "_uri")):
@@ -119,6 +120,8 @@ async def test_the_id_token_says_who_signed_in_when_and_for_which_request(front:
         "auth_time": now,
         "nonce": started.nonce,
         "sid": access["sid"],
+        "acr": "urn:rescind:acr:password",
+        "amr": ["pwd"],
         "at_hash": base64.urlsafe_b64encode(half).rstrip(b"=").decode(),
     }
 
@@ -211,6 +214,84 @@ async def test_max_age_is_kept_to(front: Front, max_age: str, asked: bool) -> No
     tokens, _ = await signed_in(front, browser, max_age=max_age)
     claims = await verified(front, tokens.id_token or "", "mobile")
     assert claims["iat"] - claims["auth_time"] <= int(max_age)
+
+
+async def hint(front: Front, browser: Browser, client_id: str = "mobile") -> str:
+    tokens, _ = await signed_in(front, browser, client_id)
+    assert tokens.id_token is not None
+    return tokens.id_token
+
+
+async def test_an_id_token_hint_names_who_is_expected(front: Front) -> None:
+    browser, client = front.browser(), front.client("mobile")
+    alices = await hint(front, browser)
+    front.clock.forward(3600)  # an expired one hints as well (section 3.1.2.1)
+    assert await silently(client, browser, id_token_hint=alices) == "code"
+    assert await silently(client, browser, id_token_hint=alices, prompt="none") == "code"
+    others = front.browser()
+    await client.sign_in(others, BOB, PASSWORD, scope="openid")
+    assert await silently(client, others, id_token_hint=alices, prompt="none") == "login_required"
+    assert await silently(client, front.browser(), id_token_hint=alices, prompt="none") == "login_required"
+    front.clock.forward(1)
+    assert await silently(client, others, id_token_hint=alices) == "asked at /login"
+    started = client.start(scope="openid", id_token_hint=alices)
+    with pytest.raises(Refused) as refused:  # Bob again: the client hears that it is not whom it expects
+        await client.authorize(others, started, BOB, PASSWORD)
+    assert refused.value.error == "login_required"
+    front.clock.forward(1)
+    started = client.start(scope="openid", id_token_hint=alices)
+    assert await client.authorize(others, started, ALICE, PASSWORD)
+
+
+async def test_a_hint_that_is_not_ours_for_this_client_is_refused(front: Front) -> None:
+    browser, client = front.browser(), front.client("mobile")
+    good = await hint(front, browser)
+    tokens, _ = await signed_in(front, browser)
+    for bad in ("nonsense", tokens.access_token, good[:-8] + "AAAAAAAA", await hint(front, browser, "partner")):
+        assert await silently(client, browser, id_token_hint=bad) == "invalid_request"
+
+
+@pytest.mark.parametrize("asked", ["urn:rescind:acr:password", "urn:example:gold urn:example:silver", "0"])
+async def test_acr_values_are_a_wish_and_the_id_token_tells_the_truth(front: Front, asked: str) -> None:
+    """Section 5.5.1.1: a voluntary claim. There is one way to sign in, so there is one answer."""
+    tokens, _ = await signed_in(front, acr_values=asked)
+    claims = await verified(front, tokens.id_token or "", "mobile")
+    assert (claims["acr"], claims["amr"]) == ("urn:rescind:acr:password", ["pwd"])
+    metadata = (await front.http.get(METADATA[0])).json()
+    assert metadata["acr_values_supported"] == ["urn:rescind:acr:password"]
+
+
+async def test_parameters_that_nobody_knows_are_ignored(front: Front) -> None:
+    more = {"ui_locales": "de", "display": "popup", "claims": "{}", "vtr": "x", "utm_source": "y"}
+    tokens, _ = await signed_in(front, **more)
+    assert tokens.id_token
+    started = front.client("mobile").start(scope="openid")
+    code = await front.client("mobile").authorize(front.browser(), started, ALICE, PASSWORD)
+    assert await front.client("mobile").redeem(started, code, something="else")
+
+
+async def test_only_the_query_carries_an_answer(front: Front) -> None:
+    browser, client = front.browser(), front.client("mobile")
+    await signed_in(front, browser)
+    assert await silently(client, browser, response_mode="query") == "code"
+    for mode in ("fragment", "form_post", "query.jwt", "x"):
+        assert await silently(client, browser, response_mode=mode) == "invalid_request"
+
+
+@pytest.mark.requirement(29)
+async def test_a_resource_that_wants_a_recent_sign_in_gets_one(front: Front) -> None:
+    """RFC 9470 from end to end: refused, back to identity with `max_age`, accepted."""
+    browser, client = front.browser(), front.client("mobile")
+    tokens, _ = await signed_in(front, browser, scope="openid orders:read", resource=ORDERS)
+    front.clock.forward(400)
+    guard = await front.guard(ORDERS)
+    with pytest.raises(StepUpRequired) as refused:
+        await guard.authenticate(tokens.access_token, max_auth_age=300)
+    started = client.start(scope="openid orders:read", resource=ORDERS, max_age=str(refused.value.max_auth_age))
+    again = await client.redeem(started, await client.authorize(browser, started, ALICE, PASSWORD))
+    principal = await guard.authenticate(again.access_token, max_auth_age=300)
+    assert principal.sid == (await verified(front, tokens.access_token, ORDERS))["sid"]  # the same session
+    await guard.authenticate(tokens.access_token)  # the old token is as good as it was, for everything else
 
 
 async def test_prompt_consent_asks_first_party_clients_too(front: Front) -> None:

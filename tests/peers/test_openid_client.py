@@ -1,11 +1,6 @@
 """Somebody else's certified client against a really running identity: discovery to revocation."""
 
 import asyncio
-import json
-import os
-import shutil
-import subprocess
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,64 +9,18 @@ import pytest
 
 from devstack.flow import Browser, OAuthClient
 from support.identity_front import ALICE, IDENTITY, LOOPBACK, ORDERS, PASSWORD
-from support.running_identity import RunningIdentity, running_identity
+from support.node_peers import signed_in_and_allowed, started
+from support.running_identity import RunningIdentity
 
-NODE = Path(__file__).parent / "node"
 SCOPE = "openid profile email offline_access orders:read"
 pytestmark = pytest.mark.node
-
-
-@pytest.fixture(scope="session")
-def peer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The peer with what it needs, installed from its lock file into a folder of its own."""
-    folder = tmp_path_factory.mktemp("peer")
-    for name in ("package.json", "package-lock.json", ".npmrc", "client.js"):
-        shutil.copy(NODE / name, folder / name)
-    command = ["npm", "ci", "--no-progress", "--ignore-scripts"]
-    installed = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=110, check=False)
-    if installed.returncode:
-        missing_packages = f"npm cannot install the peer: {installed.stderr.strip()[-500:]}"
-        (pytest.fail if "node" in os.environ.get("RESCIND_REQUIRE", "") else pytest.skip)(missing_packages)
-    return folder
-
-
-@pytest.fixture
-async def identity(tmp_path: Path) -> AsyncIterator[RunningIdentity]:
-    async with running_identity(tmp_path) as identity:
-        yield identity
-
-
-class Peer:
-    """The client process, one line at a time."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._in, self._out = process.stdin, process.stdout
-
-    async def ask(self, told: dict[str, Any]) -> dict[str, Any]:
-        self._in.write(json.dumps(told).encode() + b"\n")
-        await self._in.drain()
-        async with asyncio.timeout(30):
-            answer: dict[str, Any] = json.loads(await self._out.readline())
-        assert "failed" not in answer, answer
-        return answer
 
 
 async def through(
     identity: RunningIdentity, peer: Path, client_id: str, secret: str | None, **told: Any
 ) -> dict[str, Any]:
     """What the peer found, from discovery to revocation, with a person in a browser in between."""
-    process = await asyncio.create_subprocess_exec(
-        "node",
-        "client.js",
-        cwd=peer,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        limit=1 << 20,
-    )
-    try:
-        client = Peer(process)
+    async with started(peer, "client.js") as client:
         begun = await client.ask(
             {
                 "issuer": identity.issuer,
@@ -89,20 +38,6 @@ async def through(
         async with httpx2.AsyncClient() as http:
             arrived = await signed_in_and_allowed(Browser(http, identity.issuer), begun["authorize"])
         return await client.ask({"arrived": arrived})
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        await process.wait()
-
-
-async def signed_in_and_allowed(browser: Browser, url: str) -> str:
-    arrived = await browser.walk(await browser.get(url))
-    assert not isinstance(arrived, str)
-    arrived = await browser.submit(arrived, "/login", email=ALICE, password=PASSWORD)
-    if not isinstance(arrived, str):
-        arrived = await browser.submit(arrived, "/consent", decision="allow")
-    assert isinstance(arrived, str)
-    return arrived
 
 
 @pytest.mark.requirement(73)

@@ -6,7 +6,7 @@ Redis is not behind it: `pushed` counts how often the routes asked for what was 
 import base64
 import hashlib
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,15 +14,19 @@ from typing import Any
 import httpx2
 from argon2 import PasswordHasher
 from fastapi import FastAPI
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, select, update
 
 from devstack.flow import Browser, OAuthClient
+from devstack.seeds import DEVICE_CODE, NOTIFICATIONS, TOKEN_EXCHANGE
 from identity.app import Parts, assemble, build
-from identity.keyring import NewKey, generate
+from identity.keyring import KeyRing, NewKey, generate
 from identity.passwords import Passwords
 from identity.service import Accounts, NewClient, NewUser
 from identity.settings import Settings
-from identity.storage import revocations, users
+from identity.storage import clients, revocations, users
+from rescind import Clock as RescindClock
+from rescind import Feed, Guard, StaticKeySet, Verifier
+from rescind.testing import MemoryLog, TokenMint
 from servicekit.database import Database
 
 ISSUER = "http://localhost:8001"
@@ -31,7 +35,16 @@ ALICE, BOB, ADMIN = "alice@example.com", "bob@example.com", "admin@example.com"
 ORDERS, IDENTITY = "urn:rescind:orders", "urn:rescind:identity"
 LOOPBACK = "http://127.0.0.1:7777/callback"
 
-_PERSONAL = ("openid", "profile", "email", "offline_access", "orders:read", "orders:write", "orders:admin")
+_PERSONAL = (
+    "openid",
+    "profile",
+    "email",
+    "offline_access",
+    "orders:read",
+    "orders:write",
+    "orders:admin",
+    "notifications:read",
+)
 _CODE = ("authorization_code", "refresh_token")
 CLIENTS = (
     NewClient(
@@ -52,7 +65,7 @@ CLIENTS = (
         redirect_uris=["http://127.0.0.1/callback"],
         grant_types=_CODE,
         scopes=_PERSONAL,
-        resources=[IDENTITY, ORDERS],
+        resources=[IDENTITY, ORDERS, NOTIFICATIONS],
     ),
     NewClient(
         "partner",
@@ -61,6 +74,24 @@ CLIENTS = (
         redirect_uris=["http://127.0.0.1/callback"],
         grant_types=_CODE,
         scopes=("openid", "profile", "orders:read", "offline_access"),
+        resources=[IDENTITY, ORDERS],
+        asks_always=True,
+    ),
+    NewClient(
+        "calendar",
+        "Calendar",
+        hashlib.sha256(b"calendar-secret").hexdigest(),
+        redirect_uris=["http://127.0.0.1/callback"],
+        grant_types=_CODE,
+        scopes=("openid", "profile", "orders:read", "orders:write", "offline_access"),
+        resources=[IDENTITY, ORDERS],
+    ),
+    NewClient(
+        "cli",
+        "Rescind at the command line",
+        first_party=True,
+        grant_types=(DEVICE_CODE, "refresh_token"),
+        scopes=(*_PERSONAL, "identity:admin"),
         resources=[IDENTITY, ORDERS],
     ),
     NewClient(
@@ -81,6 +112,16 @@ CLIENTS = (
         grant_types=("client_credentials",),
         resources=[IDENTITY],
         permissions=("introspect", "replay"),
+    ),
+    NewClient(
+        "notifications",
+        "Notifications",
+        hashlib.sha256(b"notifications-secret").hexdigest(),
+        first_party=True,
+        grant_types=("client_credentials", TOKEN_EXCHANGE),
+        resources=[IDENTITY],
+        permissions=("introspect", "replay"),
+        exchange_scopes=("orders:read",),
     ),
 )
 
@@ -108,7 +149,9 @@ class Front:
     clock: Clock
     accounts: Accounts
     parts: Parts
+    keyring: KeyRing
     pushed: list[int] = field(default_factory=list)
+    issuer: str = ISSUER
 
     def browser(self) -> Browser:
         return Browser(self.http, ISSUER)
@@ -120,8 +163,41 @@ class Front:
         secret = f"{client_id}-secret" if confidential else None
         return OAuthClient(self.http, ISSUER, client_id, secret=secret, redirect_uri=redirect_uri)
 
+    @staticmethod
+    def secret_hash(client_id: str) -> str:
+        """What is stored of the secret that `client` shows for a client that a test registers itself."""
+        return hashlib.sha256(f"{client_id}-secret".encode()).hexdigest()
+
+    @staticmethod
+    def register_exchange(tx: Connection, client_id: str, scopes: Sequence[str]) -> None:
+        """Lets a client get these scopes by token exchange."""
+        tx.execute(update(clients).where(clients.c.id == client_id).values(exchange_scopes=list(scopes)))
+
+    @staticmethod
+    def make_public(tx: Connection, client_id: str) -> None:
+        """Takes a client's secret away."""
+        tx.execute(update(clients).where(clients.c.id == client_id).values(secret_hash=None))
+
     def user(self, email: str) -> Row[Any]:
         return self.database.run_sync(lambda tx: tx.execute(select(users).where(users.c.email == email)).one())
+
+    async def guard(self, audience: str) -> Guard:
+        """A verifier that holds this identity's keys and no revocations."""
+        keys = self.database.run_sync(self.keyring.accepted_kids)
+
+        def publish(tx: Connection) -> dict[str, Any]:
+            return {kid: self.keyring.public_key(tx, "access", kid) for kid in keys}
+
+        def now() -> float:
+            return self.clock.ms / 1000
+
+        public = self.database.run_sync(publish)
+        log = MemoryLog(TokenMint(ISSUER), now=now)
+        log.kids = frozenset(keys)
+        feed = Feed(ISSUER, log.mint.log_keys, log, log, max_staleness=3600, clock=RescindClock(now, now))
+        await feed.catch_up()
+        verifier = Verifier(ISSUER, audience, StaticKeySet(public), feed, clock=RescindClock(now, now))
+        return Guard(verifier, feed)
 
     def log(self) -> list[tuple[str, list[dict[str, Any]]]]:
         """Cause and entries of every revocation so far."""
@@ -204,6 +280,6 @@ async def identity_front(database_url: str, **changes: Any) -> AsyncIterator[Fro
         await seed(parts)
         app = build(parts.settings, parts=parts).http
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url=ISSUER) as http:
-            yield Front(app, http, parts.database, clock, parts.accounts, parts, pushed)
+            yield Front(app, http, parts.database, clock, parts.accounts, parts, parts.keyring, pushed)
     finally:
         await parts.close()

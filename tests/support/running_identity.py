@@ -23,6 +23,8 @@ class RunningIdentity:
 
     issuer: str
     parts: Parts
+    redis_url: str = ""
+    grpc_port: int = 0
 
 
 def _free_port() -> int:
@@ -58,7 +60,7 @@ async def running_identity(folder: Path) -> AsyncIterator[RunningIdentity]:
         try:
             if serving.done():
                 await serving
-            yield RunningIdentity(issuer, parts)
+            yield RunningIdentity(issuer, parts, redis.connection_url, started.result().grpc)
         finally:
             service.stop()
             await serving

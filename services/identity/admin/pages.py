@@ -12,9 +12,9 @@ from identity.admin.proof import Administrator, Gate
 from identity.admin.registry import DEVICE, GRANT_TYPES, RESOURCES, SCOPES, Registry, as_new_client
 from identity.audit import AuditTrail
 from identity.my_account import MyAccount
+from identity.oauth.consent import in_plain_words
 from identity.page_routes import page_router, see_other
 from identity.people.browsers import named
-from identity.people.scopes import told
 from identity.service import Administration
 from identity.web import Web
 from servicekit.errors import Kind, ServiceError
@@ -69,7 +69,7 @@ def router(
             "user",
             user=user,
             places=[(place, named(place.user_agent)) for place in held.sessions],
-            apps=[(grant, told(grant.scopes)) for grant in [*held.offline, *tied]],
+            apps=[(grant, in_plain_words(grant.scopes)) for grant in [*held.offline, *tied]],
             records=records,
             csrf={act.replace("-", "_"): gate.csrf(request, f"{here}/{act}") for act in acts},
             oneself=user.id == who.user_id,
@@ -229,7 +229,7 @@ def router(
             or {"confidential": "yes", "grant_types": "authorization_code refresh_token", "scopes": "openid"},
             faults=faults or {},
             grant_types=[(name, name.rpartition(":")[2] if name != DEVICE else "device") for name in GRANT_TYPES],
-            scopes=list(zip(SCOPES, told(SCOPES), strict=True)),
+            scopes=list(zip(SCOPES, in_plain_words(SCOPES), strict=True)),
             resources=RESOURCES,
         )
 

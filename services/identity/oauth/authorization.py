@@ -14,8 +14,10 @@ from sqlalchemy import Connection
 
 from identity.domain import IDENTITY_AUDIENCE, LoginSession, scope_for
 from identity.oauth.clients import Client
+from identity.oauth.consent import is_granted
 from identity.oauth.errors import ConsentRequiredError, LoginRequiredError, NotSupportedError
 from identity.oauth.grants import OF_THE_GRANT, CodeGrant, meaningful
+from identity.oauth.hints import hinted_subject
 from identity.oauth.requests import OAuthRequest, Parameters
 from identity.oauth.server import Server
 from identity.standing import user_row
@@ -98,15 +100,18 @@ def _decide(server: Server, grant: CodeGrant, arrival: Arrival) -> Outcome:
     asked, session = arrival.parameters, arrival.session
     prompts = _checked(asked)
     client: Client = grant.request.client
-    if session is None or session.auth_time < _signed_in_since(prompts, asked, arrival.begun_at):
-        if "none" in prompts:
+    expected = hinted_subject(server, asked.get("id_token_hint"), client.id)
+    somebody_else = session is not None and expected not in (None, session.user_id)
+    if session is None or somebody_else or session.auth_time < _signed_in_since(prompts, asked, arrival.begun_at):
+        # Who has just signed in as somebody else than the client expects will do so again.
+        if "none" in prompts or (somebody_else and session is not None and session.auth_time >= arrival.begun_at):
             raise LoginRequiredError
         return SignIn(client, grant.redirect_uri, (asked.get("login_hint") or "")[:254])
     audiences = asked.resources or (IDENTITY_AUDIENCE,)
-    grant.scope = _grantable(server.tx, grant.request.scope, audiences, session)
+    grant.scope = grantable(server.tx, grant.request.scope, audiences, session)
     if arrival.decision == "deny":
         raise AccessDeniedError
-    if arrival.decision is None and ("consent" in prompts or not client.first_party):
+    if arrival.decision is None and ("consent" in prompts or _has_to_ask(server, client, session, grant, audiences)):
         if "none" in prompts:
             raise ConsentRequiredError
         return Consent(client, grant.redirect_uri, session, tuple(grant.scope.split()), audiences)
@@ -140,7 +145,20 @@ def _signed_in_since(prompts: frozenset[str], asked: Parameters, begun_at: int) 
     return 0 if max_age is None else begun_at - int(max_age) * 1000
 
 
-def _grantable(tx: Connection, scope: str, audiences: tuple[str, ...], session: LoginSession) -> str:
+def _has_to_ask(
+    server: Server, client: Client, session: LoginSession, grant: CodeGrant, audiences: tuple[str, ...]
+) -> bool:
+    """Whether the person decides. Our own applications are not asked about; others once for each grant."""
+    if client.first_party:
+        return False
+    now = server.issuer.now(server.tx)
+    remembered = client.remembers_consent and is_granted(
+        server.tx, session, client.id, grant.scope.split(), audiences, now
+    )
+    return not remembered
+
+
+def grantable(tx: Connection, scope: str, audiences: tuple[str, ...], session: LoginSession) -> str:
     """What of the scope this person may give away, and means something there (RFC 6749 section 3.3).
 
     Raises:

@@ -31,6 +31,8 @@ class Client(ClientMixin):  # type: ignore[misc]  # Authlib is untyped
     resources: tuple[str, ...]
     permissions: frozenset[str]
     refresh_without_offline: bool
+    exchange_scopes: frozenset[str] = frozenset()
+    asks_always: bool = False
 
     @classmethod
     def find(cls, tx: Connection, client_id: str) -> Self | None:
@@ -49,7 +51,15 @@ class Client(ClientMixin):  # type: ignore[misc]  # Authlib is untyped
             resources=tuple(row.resources),
             permissions=frozenset(row.permissions),
             refresh_without_offline=row.refresh_without_offline,
+            exchange_scopes=frozenset(row.exchange_scopes),
+            asks_always=row.asks_always,
         )
+
+    @property
+    def remembers_consent(self) -> bool:
+        """Whether what a person granted need not be asked again. A public client may be an impostor's copy of itself,
+        so it is asked about each time (RFC 8252 section 8.6)."""
+        return self.secret_hash is not None and not self.asks_always
 
     def get_client_id(self) -> str:
         return self.id

@@ -100,7 +100,13 @@ class Introspection(IntrospectionEndpoint):  # type: ignore[misc]
     def create_introspection_payload(self, token: Mapping[str, Any] | None) -> dict[str, Any]:
         if token is None:
             return {"active": False}
-        return {"active": True, "token_type": "Bearer"} | {name: token[name] for name in _SHOWN if name in token}
+        shown = {"active": True, "token_type": "Bearer"} | {name: token[name] for name in _SHOWN if name in token}
+        return shown | ({"act": _actor(token["act"])} if "act" in token else {})
+
+
+def _actor(act: Mapping[str, Any]) -> dict[str, Any]:
+    """Who acts, and who did before (RFC 8693 section 4.1), without what only verifiers need."""
+    return {"sub": act["sub"]} | ({"act": _actor(act["act"])} if "act" in act else {})
 
 
 def _require_token(request: OAuthRequest) -> None:

@@ -1,4 +1,4 @@
-"""The three ways to a token: code + PKCE, refresh, client credentials. Password and implicit do not exist here.
+"""Three ways to a token: code + PKCE, refresh, client credentials. Password and implicit do not exist here.
 
 Authlib reads and checks the request; `Issuer` consumes, locks and signs. A code or refresh token is consumed *before*
 the rest of the request is checked, and a refusal rolls the transaction back, so it is spent only by a request that
@@ -17,6 +17,7 @@ from identity.domain import (
     OFFLINE,
     AccessToken,
     CodeReused,
+    Grant,
     Redeemed,
     RefreshReused,
     Rotated,
@@ -160,25 +161,34 @@ class CodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[misc]
 
     def generate_token(self, *_: object, **__: object) -> dict[str, Any]:
         redeemed = self.request.authorization_code.redeemed
-        client: Client = self.request.client
-        issuer, tx = self.server.issuer, self.server.tx
-        audience = audience_among(self.request.parameters.resources, redeemed.resources)
-        scopes = redeemed.scope.split()
-        with in_oauth_words():
-            access = issuer.issue_access_token(tx, grant_id=redeemed.grant_id, audience=audience)
-            answer = bearer(access)
-            entitled = OFFLINE in scopes or client.refresh_without_offline
-            if entitled and client.check_grant_type("refresh_token"):
-                answer["refresh_token"] = issuer.issue_refresh_token(tx, redeemed.grant_id)
-            if "openid" in scopes:
-                answer["id_token"] = issuer.id_token(
-                    tx,
-                    grant_id=redeemed.grant_id,
-                    access_token=access.token,
-                    nonce=redeemed.nonce,
-                    session_id=redeemed.session_id,
-                )
-        return answer
+        return first_tokens(self.server, self.request, redeemed, nonce=redeemed.nonce)
+
+
+def first_tokens(server: "Server", request: OAuthRequest, of: Redeemed | Grant, *, nonce: str | None) -> dict[str, Any]:
+    """What a new grant gives: an access token, a refresh token to whom one is due, an ID token if it was asked for.
+
+    Raises:
+        OAuth2Error: the audience is open, or the grant has ended.
+    """
+    client: Client = request.client
+    issuer, tx = server.issuer, server.tx
+    audience = audience_among(request.parameters.resources, of.resources)
+    scopes = of.scope.split()
+    with in_oauth_words():
+        access = issuer.issue_access_token(tx, grant_id=of.grant_id, audience=audience)
+        answer = bearer(access)
+        entitled = OFFLINE in scopes or client.refresh_without_offline
+        if entitled and client.check_grant_type("refresh_token"):
+            answer["refresh_token"] = issuer.issue_refresh_token(tx, of.grant_id)
+        if "openid" in scopes:
+            answer["id_token"] = issuer.id_token(
+                tx,
+                grant_id=of.grant_id,
+                access_token=access.token,
+                nonce=nonce,
+                session_id=of.session_id,
+            )
+    return answer
 
 
 class RefreshGrant(grants.RefreshTokenGrant):  # type: ignore[misc]

@@ -2,8 +2,12 @@
 
 from typing import Any
 
+from authlib.oauth2.rfc8628 import DEVICE_CODE_GRANT_TYPE
+
+from identity.issuing import ACR_PASSWORD
 from identity.oauth.clients import CONFIDENTIAL
 from identity.oauth.server import SCOPES
+from identity.oauth.token_exchange import TOKEN_EXCHANGE_GRANT_TYPE
 
 
 def metadata(issuer: str) -> dict[str, Any]:
@@ -18,7 +22,14 @@ def metadata(issuer: str) -> dict[str, Any]:
         "scopes_supported": list(SCOPES),
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
-        "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials"],
+        "grant_types_supported": [
+            "authorization_code",
+            "refresh_token",
+            "client_credentials",
+            DEVICE_CODE_GRANT_TYPE,
+            TOKEN_EXCHANGE_GRANT_TYPE,
+        ],
+        "device_authorization_endpoint": f"{issuer}/device_authorization",
         "token_endpoint_auth_methods_supported": [*CONFIDENTIAL, "none"],
         "revocation_endpoint_auth_methods_supported": [*CONFIDENTIAL, "none"],
         "introspection_endpoint_auth_methods_supported": [*CONFIDENTIAL],
@@ -28,6 +39,7 @@ def metadata(issuer: str) -> dict[str, Any]:
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["RS256"],
         "prompt_values_supported": ["none", "login", "consent", "select_account"],
+        "acr_values_supported": [ACR_PASSWORD],
         "claims_supported": [
             "sub",
             "iss",
@@ -38,6 +50,8 @@ def metadata(issuer: str) -> dict[str, Any]:
             "nonce",
             "sid",
             "at_hash",
+            "acr",
+            "amr",
             "name",
             "email",
         ],

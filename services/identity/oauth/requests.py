@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, unquote
 
 from authlib.oauth2.rfc6749 import InvalidRequestError, OAuth2Payload, OAuth2Request
 
+FORM_TYPE = "application/x-www-form-urlencoded"
 _MOST_PARAMETERS = 50
 _MAY_REPEAT = frozenset({"resource"})
 

@@ -1,8 +1,8 @@
 """Authlib's server inside one transaction: it answers, and tells whether the transaction may be kept.
 
 Everything but a granted request rolls back, so a refused request leaves no trace: no code spent, no token rotated.
-The one exception is the answer to a code or refresh token that came twice: it refuses, and the end of the grant is
-kept.
+The exceptions are the answer to a code or refresh token that came twice, which refuses, and the end of the grant is
+kept; and the answer to a device that polls, which has to wait, and when it polled is kept.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,9 +17,11 @@ from sqlalchemy import Connection
 from identity.domain import AUDIENCE_SCOPES
 from identity.issuing import Issuer
 from identity.oauth.clients import Client
+from identity.oauth.device import DeviceAuthorization, DeviceGrant
 from identity.oauth.endpoints import Introspection, Revocation, TokenReader
 from identity.oauth.grants import ClientCredentials, CodeGrant, RefreshGrant, S256Only
 from identity.oauth.requests import OAuthRequest
+from identity.oauth.token_exchange import TokenExchange
 
 SCOPES = tuple(sorted(frozenset().union(*AUDIENCE_SCOPES.values())))
 
@@ -55,10 +57,15 @@ class Server(AuthorizationServer):  # type: ignore[misc]  # Authlib is untyped
         super().__init__(scopes_supported=SCOPES)
         self.tx = tx
         self.issuer = issuer
+        self.reader = reader
         self._kept: list[tuple[str, str]] = []
+        self._noted = False
         self.register_grant(CodeGrant, [S256Only()])
         self.register_grant(RefreshGrant)
         self.register_grant(ClientCredentials)
+        self.register_grant(DeviceGrant)
+        self.register_grant(TokenExchange)
+        self.register_endpoint(DeviceAuthorization(self))
         self.register_endpoint(Revocation(self, reader))
         self.register_endpoint(Introspection(self, reader))
 
@@ -72,7 +79,7 @@ class Server(AuthorizationServer):  # type: ignore[misc]  # Authlib is untyped
             answer = respond(self)
         except OAuth2Error as error:
             answer = self.handle_error_response(None, error)
-        if answer.status >= 400 and not self._kept:
+        if answer.status >= 400 and not (self._kept or self._noted):
             raise RolledBack(answer)
         for event, client_id in self._kept:
             _log.warning(event, client_id=client_id)
@@ -81,6 +88,10 @@ class Server(AuthorizationServer):  # type: ignore[misc]  # Authlib is untyped
     def keep(self, event: str, client_id: str) -> None:
         """Has this transaction committed although the answer refuses: it has ended a grant because of `event`."""
         self._kept.append((event, client_id))
+
+    def note(self) -> None:
+        """Has this transaction committed although the answer refuses: it remembers a poll that came to wait."""
+        self._noted = True
 
     # What Authlib asks of whoever embeds it.
 
@@ -108,7 +119,7 @@ class Server(AuthorizationServer):  # type: ignore[misc]  # Authlib is untyped
     def get_token_grant(self, request: OAuthRequest) -> Any:
         """
         Raises:
-            OAuth2Error: another grant type than the three, or none.
+            OAuth2Error: another grant type than those registered here, or none.
         """
         if request.parameters.grant_type is None:
             raise InvalidRequestError("Missing 'grant_type' in request.")

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from identity.domain import LoginSession, SignInOvertaken
 from identity.my_account import MyAccount
+from identity.oauth.consent import in_plain_words
 from identity.oauth.requests import Parameters
 from identity.page_routes import (
     NotFromHere,
@@ -22,7 +23,6 @@ from identity.page_routes import (
 )
 from identity.passwords import RECOMMENDED, SHORTEST, PasswordRefused, check_new
 from identity.people.browsers import named
-from identity.people.scopes import told
 from identity.people.service import People
 from identity.people.vouchers import vouchers_of
 from identity.signin import person
@@ -170,7 +170,7 @@ def router(web: Web, people: People, mine: MyAccount) -> APIRouter:
         return web.views.page(
             "account.html",
             places=[(place, named(place.user_agent)) for place in held.sessions],
-            apps=[(grant, told(grant.scopes), grant.gid in offline) for grant in apps],
+            apps=[(grant, in_plain_words(grant.scopes), grant.gid in offline) for grant in apps],
             status=status,
             csrf=csrf,
             shortest=SHORTEST,

@@ -4,6 +4,7 @@ import gc
 import sys
 import tracemalloc
 from dataclasses import dataclass, field
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,10 +30,14 @@ class Bearer:
     client: str
     cgen: int
     ojti: str | None = None
+    prior: tuple[tuple[str, int, str | None], ...] = ()  # client, cgen, ojti of each who passed the token on
 
     @property
     def keys(self) -> TokenKeys:
-        claims = {"jti": self.jti, "client_id": self.client, "cgen": self.cgen, "ojti": self.ojti, "sub": self.sub}
+        claims: dict[str, Any] = {"jti": self.jti, "client_id": self.client, "cgen": self.cgen, "sub": self.sub}
+        claims["ojti"] = self.ojti
+        if self.prior and self.ojti is not None:
+            claims["act"] = act_of(self.client, self.prior)
         if self.gen is None:
             claims |= {"sub": f"svc_{self.client}", "gid": None, "gen": None, "sid": None, "auth_time": None}
         else:
@@ -40,10 +45,21 @@ class Bearer:
         return keys_of(principal_of(TokenMint(), claims))
 
 
+def act_of(client: str, prior: tuple[tuple[str, int, str | None], ...]) -> dict[str, Any]:
+    """The claim (RFC 8693 section 4.1) of a token that `client` got, passed on by `prior`, the latest first."""
+    link: dict[str, Any] = {}
+    for name, cgen, ojti in reversed(prior):
+        inner = {"act": link} if link else {}
+        link = {"sub": f"svc_{name}", "cgen": cgen, **({} if ojti is None else {"ojti": ojti}), **inner}
+    return {"sub": f"svc_{client}", "act": link}
+
+
+PRIOR = st.lists(st.tuples(IDS, GENERATIONS, st.none() | IDS), max_size=4).map(tuple)
 PEOPLE = st.builds(
     Bearer,
     jti=IDS,
     ojti=st.none() | IDS,
+    prior=PRIOR,
     sid=st.none() | IDS,
     gid=IDS,
     sub=IDS.map("usr_{}".format),
@@ -76,9 +92,10 @@ class Naive:
 
     @staticmethod
     def _matches(entry: Entry, bearer: Bearer) -> bool:
+        prior = bearer.prior if bearer.ojti is not None else ()
         match entry.kind:
             case "token":
-                return entry.id in (bearer.jti, bearer.ojti)
+                return entry.id in (bearer.jti, bearer.ojti, *(ojti for _, _, ojti in prior))
             case "session":
                 return entry.id == bearer.sid
             case "grant":
@@ -86,7 +103,8 @@ class Naive:
             case "subject":
                 return bearer.gen is not None and entry.id == bearer.sub and bearer.gen < entry.gen
             case "client":
-                return entry.id == bearer.client and bearer.cgen < entry.gen
+                acting = ((bearer.client, bearer.cgen, None), *prior)
+                return any(entry.id == client and cgen < entry.gen for client, cgen, _ in acting)
 
 
 class AgainstTheModel(RuleBasedStateMachine):

@@ -47,6 +47,7 @@ def test_the_reasons_are_stable() -> None:
         "NotFresh": "VERIFIER_NOT_FRESH",
         "RescindError": "INTERNAL",
         "RevokedToken": "TOKEN_REVOKED",
+        "StepUpRequired": "STEP_UP_REQUIRED",
         "TokenRefused": "TOKEN_REFUSED",
         "UnknownKey": "TOKEN_UNTRUSTED",
         "UntrustedToken": "TOKEN_UNTRUSTED",
