@@ -71,7 +71,7 @@ _PACKAGE = "/contracts.identity.v1"
 RULES: Mapping[str, Rule] = {
     f"{_PACKAGE}.TokensService/Introspect": Rule(permissions=frozenset({"introspect", "introspect_any"})),
     f"{_PACKAGE}.RevocationsService/Revoke": Rule(scopes=frozenset({ADMIN}), permissions=frozenset({"revoke"})),
-    f"{_PACKAGE}.RevocationsService/Replay": Rule(permissions=frozenset({"replay"})),
+    f"{_PACKAGE}.RevocationsService/Replay": Rule(scopes=frozenset({ADMIN}), permissions=frozenset({"replay"})),
     f"{_PACKAGE}.RevocationsService/GetStatus": Rule(
         scopes=frozenset({ADMIN}), permissions=frozenset({"replay", "revoke", "introspect_any"})
     ),

@@ -27,6 +27,8 @@ from rescind.errors import InsufficientScope, UntrustedToken
 
 # Long enough to take the load off, short enough for a key that was revoked.
 _KEYS_MAY_BE_KEPT = {"cache-control": "public, max-age=10"}
+# RFC 8628 section 3.5: a device that waits for its person does what it should.
+_NO_FAILURE = frozenset({"authorization_pending", "slow_down"})
 _METADATA_MAY_BE_KEPT = {"cache-control": "public, max-age=300"}
 
 
@@ -128,7 +130,7 @@ async def _converse(
     else:
         if answer.status >= 400:  # kept all the same: it has ended a grant
             await web.publish()
-    if answer.status >= 400:
+    if answer.status >= 400 and answer.body.get("error") not in _NO_FAILURE:
         await web.door.client_failed(who, network)
     return _response(answer)
 
