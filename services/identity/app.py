@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import httpx2
 from prometheus_client import Counter
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -23,6 +24,10 @@ from identity.authority import Authority, AuthorityInterceptor
 from identity.domain import Entropy
 from identity.door import Devices, Door, Limits
 from identity.events import READERS, STREAM, SecurityEvents
+from identity.federation import pages as federation_pages
+from identity.federation.providers import parse_providers
+from identity.federation.service import Federation
+from identity.federation.upstream import Upstream
 from identity.forms import Forms
 from identity.housekeeping import Housekeeping
 from identity.introspection import Introspector
@@ -85,6 +90,7 @@ class Parts:
     events: SecurityEvents
     stream: RedisStream
     relay: Relay
+    elsewhere: httpx2.AsyncBaseTransport | None = None  # how other providers are reached, in tests
 
     async def found(self) -> None:
         """Brings the schema up to date and sees to the log and its keys."""
@@ -228,13 +234,20 @@ def build(settings: Settings, *, parts: Parts | None = None) -> Service:
         told=parts.relay.wake,
         trusted_proxies=parse_networks(settings.trusted_proxies),
     )
+    providers = parse_providers(settings.providers.get_secret_value())
+    upstreams = {
+        one.id: Upstream(one, f"{settings.issuer}/sign-in-with/{one.id}/callback", transport=parts.elsewhere)
+        for one in providers
+    }
+    names = {one.id: one.name for one in providers}
     rest.install(
         http,
         web,
         [
-            pages.router(web, parts.people),
+            pages.router(web, parts.people, names),
+            federation_pages.router(web, Federation(parts.people, names), upstreams, parts.secret_keys),
             people_pages.router(web, parts.people),
-            account.router(web, parts.people, parts.my_account),
+            account.router(web, parts.people, parts.my_account, names),
             admin_pages.router(web, Gate(web), parts.administration, parts.registry, parts.my_account, parts.audit),
         ],
     )

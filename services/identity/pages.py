@@ -4,6 +4,7 @@ After a form that carried credentials the answer is 303, so that no browser send
 a person goes after signing in is never in a URL of its own: it is the signed flow, or the account page.
 """
 
+from collections.abc import Mapping
 from urllib.parse import urlencode, urlsplit
 
 import structlog
@@ -52,8 +53,8 @@ _NOTICES = {"password-reset": "Your password has been changed, and everything ha
 _log = structlog.get_logger("identity.signin")
 
 
-def router(web: Web, people: People) -> APIRouter:
-    """The pages and the forms on them."""
+def router(web: Web, people: People, providers: Mapping[str, str]) -> APIRouter:
+    """The pages and the forms on them. `providers`: who else one may sign in with, names by id."""
     views, issuer = web.views, web.issuer
 
     pages = page_router(views)
@@ -98,7 +99,7 @@ def router(web: Web, people: People) -> APIRouter:
         packed = request.query_params.get("flow")
         if packed is None and await web.database.run(lambda tx: session_in(web, tx, request)) is not None:
             return see_other("/account")
-        return await _login_page(web, request, packed)
+        return await _login_page(web, providers, request, packed)
 
     @pages.post("/login")
     async def log_in(request: Request) -> Response:
@@ -106,7 +107,7 @@ def router(web: Web, people: People) -> APIRouter:
         packed, email, password = form.get("flow"), form.get("email") or "", form.get("password") or ""
 
         async def again(fault: str) -> Response:
-            return await _login_page(web, request, packed, email=email[:254], fault=fault, status=403)
+            return await _login_page(web, providers, request, packed, email=email[:254], fault=fault, status=403)
 
         if not is_ours(web, request, form, "login", BROWSER_COOKIE):
             return await again(OPEN_TOO_LONG)
@@ -116,7 +117,7 @@ def router(web: Web, people: People) -> APIRouter:
             guess = await web.door.admit(email, counted_as(visitor), known, device_cookie)
         except TooMany as error:
             _log.warning("sign_in_slowed", user_id=known and known.user_id)
-            page = await _login_page(web, request, packed, email=email[:254], fault=error.detail, status=429)
+            page = await _login_page(web, providers, request, packed, email=email[:254], fault=error.detail, status=429)
             page.headers["retry-after"] = str(round(error.retry_after or 1))
             return page
         right = await web.passwords.verify(None if known is None else known.password_hash, password)
@@ -230,7 +231,14 @@ def _lead(web: Web, outcome: Outcome, flow: Flow) -> Response:
 
 
 async def _login_page(
-    web: Web, request: Request, packed: str | None, *, email: str = "", fault: str = "", status: int = 200
+    web: Web,
+    providers: Mapping[str, str],
+    request: Request,
+    packed: str | None,
+    *,
+    email: str = "",
+    fault: str = "",
+    status: int = 200,
 ) -> Response:
     def work(tx: Connection) -> tuple[Client | None, Parameters]:
         if packed is None:
@@ -252,8 +260,8 @@ async def _login_page(
         email=email or (asked.get("login_hint") or "")[:254],
         fault=fault,
         notice="" if fault else _NOTICES.get(request.query_params.get("notice") or "", ""),
-        providers=[],
-        csrf_provider="",
+        providers=sorted(providers.items()),
+        csrf_provider=web.forms.csrf("sign-in-with", browser),
     )
     set_cookie(page, BROWSER_COOKIE, browser)
     return page

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
 
+from identity.federation.providers import parse_providers
 from identity.visitor import parse_networks
 from servicekit.mail import MailFrom, MailUrl
 from servicekit.settings import CommonSettings, DatabaseUrl, HttpUrl, Port, RedisUrl
@@ -46,6 +47,11 @@ def _networks(value: str) -> str:
     return value
 
 
+def _whole_providers(value: SecretStr) -> SecretStr:
+    parse_providers(value.get_secret_value())
+    return value
+
+
 class Settings(CommonSettings):
     """Times are seconds where the name does not say otherwise."""
 
@@ -57,6 +63,10 @@ class Settings(CommonSettings):
     # refresh successors, signs forms.
     secret_keys: Annotated[SecretStr, AfterValidator(_whole_keys), Field(validation_alias="IDENTITY_SECRET_KEYS")]
 
+    # Who else vouches for people (identity.federation.providers).
+    providers: Annotated[SecretStr, AfterValidator(_whole_providers), Field(validation_alias="IDENTITY_PROVIDERS")] = (
+        SecretStr("[]")
+    )
     # Without it nobody can sign up or reset a password here, and nothing else is different.
     mail_url: Annotated[MailUrl | None, Field(validation_alias="RESCIND_MAIL_URL")] = None
     mail_from: Annotated[MailFrom, Field(validation_alias="RESCIND_MAIL_FROM")] = "Rescind <no-reply@localhost>"

@@ -2,6 +2,7 @@
 password; and the forms that end each of these.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -44,7 +45,7 @@ _NOTICES = {
 _log = structlog.get_logger("identity.account")
 
 
-def router(web: Web, people: People, mine: MyAccount) -> APIRouter:
+def router(web: Web, people: People, mine: MyAccount, providers: Mapping[str, str]) -> APIRouter:
     """The page and the forms on it."""
     pages = page_router(web.views)
 
@@ -164,13 +165,14 @@ def router(web: Web, people: People, mine: MyAccount) -> APIRouter:
         tied = [grant for place in held.sessions for grant in place.grants]
         apps = sorted([*held.offline, *tied], key=lambda grant: -grant.created_at)
         cookie = request.cookies[SESSION_COOKIE]
-        does = ("logout", "password", "verify-mail", "end-session", "end-others", "end-all", "withdraw")
+        does = ("logout", "password", "verify-mail", "end-session", "end-others", "end-all", "withdraw", "connect")
         csrf = {name.replace("-", "_"): web.forms.csrf(name, cookie) for name in does}
         filled: dict[str, Any] = {"notice": "", "current_fault": "", "new_fault": "", "mails": people.mails} | said
         return web.views.page(
             "account.html",
             places=[(place, named(place.user_agent)) for place in held.sessions],
             apps=[(grant, in_plain_words(grant.scopes), grant.gid in offline) for grant in apps],
+            providers=sorted(providers.items()),
             status=status,
             csrf=csrf,
             shortest=SHORTEST,
