@@ -203,6 +203,7 @@ class Upstream:
             redirect_uri=self._redirect_uri,
             scope=scope,
             code_challenge_method="S256",
+            leeway=0,  # else a token that lives a minute counts as dead
             timeout=DEADLINE,
             follow_redirects=False,
             trust_env=False,
