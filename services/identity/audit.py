@@ -8,7 +8,7 @@ account that an id names.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import BigInteger, Column, Connection, Integer, Table, Text, insert, or_, select
 from sqlalchemy.types import JSON
@@ -19,6 +19,7 @@ from servicekit.telemetry import request_id
 
 OPERATOR = "operator"  # whoever has the machine itself: the command line of identity
 _ACTION = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+T = TypeVar("T")
 _LONGEST_DETAIL = 200  # characters
 
 audit_log = Table(
@@ -71,6 +72,18 @@ class AuditTrail:
                 request_id=request_id(),
             )
         )
+
+    def around(
+        self, work: Callable[[Connection], T], by: str, action: str, target_kind: str, target: str = ""
+    ) -> Callable[[Connection], T]:
+        """`work`, and the record of it in the same transaction. Without a `target` it is what `work` returns."""
+
+        def with_record(tx: Connection) -> T:
+            done = work(tx)
+            self.write(tx, by, action, target_kind, target or str(done))
+            return done
+
+        return with_record
 
     def read(
         self, tx: Connection, *, about: str = "", size: int = 50, token: str = ""

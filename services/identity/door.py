@@ -3,7 +3,7 @@
 Four limits stand before a password is looked at, and all of them count unknown accounts like known ones:
 
 * an account from one network: a few failures. Whoever guesses shuts out themselves, not the owner elsewhere;
-* a network: many, for a house with one address. That is what one machine with a list of leaked passwords meets;
+* a network: many failures, for a house with one address. One machine with a list of leaked passwords meets that;
 * an account from everywhere: then attempts are slowed down, not stopped. A thousand machines that guess at one account
   get a handful of guesses a minute between them;
 * a browser that signed in to this account before is not slowed down by those, and has a budget of its own. So strangers
@@ -98,7 +98,9 @@ class Door:
         if device is not None:
             await take(limits.device, account, device)
             return Guess(account, network, device)
-        await take(limits.network, network)
+        # Checked, and counted when it fails: a house with one address may sign in as often as it likes. What slips in
+        # at once is no more than the hashing queue holds.
+        await self.throttle.check(limits.network, network)
         await take(limits.account_network, account, network)
         try:
             await self.throttle.check(limits.account, account)
@@ -107,7 +109,9 @@ class Door:
         return Guess(account, network, device)
 
     async def failed(self, guess: Guess) -> None:
-        """The password was wrong: everybody's budget for this account shrinks."""
+        """The password was wrong: everybody's budget for this account shrinks, and the network's for all accounts."""
+        if guess.device is None:
+            await self.throttle.count(self.limits.network, guess.network)
         await self.throttle.count(self.limits.account, guess.account)
 
     async def right(self, guess: Guess) -> None:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import structlog
 from sqlalchemy import Connection, select, update
@@ -32,7 +32,6 @@ TargetKind = Literal["token", "session", "grant", "subject", "client", "key"]
 
 _CAUSE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _NAMED = {"subject": "user"}  # as the audit log calls it
-T = TypeVar("T")
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _log = structlog.get_logger("identity.service")
 
@@ -308,7 +307,9 @@ class Administration:
             log = await self.database.read(_log_id)
             await self.begin_new_log(log, log_keys_too=True, by=by)
         else:
-            await self._audited(partial(self.keyring.revoke, kid=kid, fresh=fresh), by, "KEY_REVOKED", "key", kid)
+            await self.database.run(
+                self.audit.around(partial(self.keyring.revoke, kid=kid, fresh=fresh), by, "KEY_REVOKED", "key", kid)
+            )
         position = await self.database.read(self.revocations.nothing)
         await self.publisher.beat_now()
         _log.warning("key_revoked", kid=kid, purpose=purpose)
@@ -323,7 +324,7 @@ class Administration:
         fresh = await asyncio.to_thread(self.keyring.make_key)
         try:
             rotate = partial(self.keyring.rotate, purpose=purpose, fresh=fresh)
-            kid = await self._audited(rotate, by, "KEYS_ROTATED", "key")
+            kid = await self.database.run(self.audit.around(rotate, by, "KEYS_ROTATED", "key"))
         except SpareTooYoung as error:
             raise ServiceError(
                 Kind.UNPROCESSABLE, "SPARE_TOO_YOUNG", "Caches do not hold the spare yet.", retry_after=error.seconds
@@ -351,7 +352,7 @@ class Administration:
             entropy=self.entropy,
         )
         try:
-            begun = await self._audited(begin, by, "NEW_LOG", "log", ended)
+            begun = await self.database.run(self.audit.around(begin, by, "NEW_LOG", "log", ended))
         except AlreadyBegun:
             return await self.database.read(_log_id)
         _log.error("new_log_begun", ended=ended, log=begun)
@@ -362,14 +363,6 @@ class Administration:
         begun = await self.begin_new_log(await self.database.read(_log_id), by=by)
         await self.publisher.beat_now()
         return begun
-
-    async def _audited(self, work: Callable[[Connection], T], by: str, action: str, kind: str, target: str = "") -> T:
-        def with_record(tx: Connection) -> T:
-            done = work(tx)
-            self.audit.write(tx, by, action, kind, target or str(done))
-            return done
-
-        return await self.database.run(with_record)
 
 
 def _credentials(tx: Connection, which: Any) -> Credentials | None:

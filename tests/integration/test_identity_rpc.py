@@ -197,7 +197,7 @@ async def test_every_rpc_refuses_a_person_without_the_role_whatever_their_client
         ("KeysService/RotateKeys", "orders", False),
         ("AccountsService/DisableClient", "orders", False),
         ("RevocationsService/Revoke", "backoffice", True),
-        ("RevocationsService/Replay", "backoffice", False),
+        ("RevocationsService/Replay", "backoffice", True),
         ("KeysService/ListKeys", "backoffice", True),
     ],
 )
