@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import httpx2
 from prometheus_client import Counter
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -13,11 +14,21 @@ from eventlog.metrics import RelayMetrics
 from eventlog.outbox import Outbox
 from eventlog.redis_stream import RedisStream
 from eventlog.relay import Relay
-from identity import rest, rpc, storage
+from identity import logout, pages, rest, rpc, storage
+from identity.admin import pages as admin_pages
+from identity.admin.proof import Gate
+from identity.admin.registry import Registry
+from identity.admin.rpc import AdministrationApi
+from identity.audit import AuditTrail
 from identity.authority import Authority, AuthorityInterceptor
 from identity.backchannel import LogoutQueue, LogoutSender
 from identity.domain import Entropy
+from identity.door import Devices, Door, Limits
 from identity.events import READERS, STREAM, SecurityEvents
+from identity.federation import pages as federation_pages
+from identity.federation.providers import parse_providers
+from identity.federation.service import Federation
+from identity.federation.upstream import Upstream
 from identity.forms import Forms
 from identity.housekeeping import Housekeeping
 from identity.introspection import Introspector
@@ -26,6 +37,12 @@ from identity.keyring import KeyRing, NewKey, generate
 from identity.my_account import MyAccount
 from identity.my_account_rpc import MyAccountApi
 from identity.passwords import Passwords
+from identity.people import account
+from identity.people import pages as people_pages
+from identity.people.letters import Printer
+from identity.people.links import Links
+from identity.people.post import Post, Postman
+from identity.people.service import People
 from identity.publisher import Publisher
 from identity.receipts import Receipts
 from identity.redis_log import RedisLog
@@ -34,12 +51,14 @@ from identity.revocations import RevocationLog
 from identity.sealing import SecretKeys
 from identity.service import Accounts, Administration
 from identity.settings import Settings
+from identity.throttle import Throttle
 from identity.views import Views
 from identity.visitor import parse_networks
 from identity.web import Web
 from servicekit.database import Database
 from servicekit.http import create_app
 from servicekit.lifecycle import Address, Readiness, Service
+from servicekit.mail import mailer_at
 from servicekit.metrics import Metrics
 from servicekit.needs import answering_redis, migrated_database
 from servicekit.settings import parse_secret_keys
@@ -67,12 +86,18 @@ class Parts:
     administration: Administration
     secret_keys: SecretKeys
     passwords: Passwords
+    throttle: Throttle
+    door: Door
+    people: People
     metrics: Metrics
     my_account: MyAccount
+    registry: Registry
+    audit: AuditTrail
     events: SecurityEvents
     stream: RedisStream
     relay: Relay
     logouts: LogoutSender
+    elsewhere: httpx2.AsyncBaseTransport | None = None  # how other providers are reached, in tests
 
     async def found(self) -> None:
         """Brings the schema up to date and sees to the log and its keys."""
@@ -85,6 +110,7 @@ class Parts:
     async def close(self) -> None:
         """Closes every connection."""
         await self.redis.aclose()
+        await self.throttle.close()
         await self.stream.aclose()
         await self.receipts_database.dispose()
         await self.database.dispose()
@@ -97,6 +123,7 @@ def assemble(
     entropy: Entropy = secrets.token_bytes,
     make_key: Callable[[], NewKey] = generate,
     passwords: Passwords | None = None,
+    limits: Limits | None = None,
 ) -> Parts:
     """The parts. `now` replaces the database clock (ms) in tests. Nothing connects yet."""
     metrics = Metrics()
@@ -156,8 +183,28 @@ def assemble(
         published=published.inc,
         committed=wake,
     )
+    audit = AuditTrail(database.now)
     hashing = passwords or Passwords(entropy=entropy)
-    administration = Administration(database, keyring, revocations, publisher, entropy)
+    administration = Administration(database, keyring, revocations, publisher, entropy, audit)
+    issuer = Issuer(
+        issuer=settings.issuer,
+        lives=Lives(
+            access_token=settings.access_token_life,
+            code=settings.code_life,
+            session=settings.session_life,
+            offline=settings.offline_life,
+            refresh_retry=settings.refresh_retry_window,
+            device_code=settings.device_code_life,
+        ),
+        keyring=keyring,
+        revocations=revocations,
+        secret_keys=secret_keys,
+        now=database.now,
+        entropy=entropy,
+        events=events,
+    )
+    accounts = Accounts(database, revocations, publisher, hashing, entropy, events, audit)
+    throttle = Throttle(settings.redis_url.get_secret_value(), secret_keys.limits_key)
     return Parts(
         settings=settings,
         database=database,
@@ -166,32 +213,31 @@ def assemble(
         keyring=keyring,
         revocations=revocations,
         publisher=publisher,
-        issuer=Issuer(
-            issuer=settings.issuer,
-            lives=Lives(
-                access_token=settings.access_token_life,
-                code=settings.code_life,
-                session=settings.session_life,
-                offline=settings.offline_life,
-                refresh_retry=settings.refresh_retry_window,
-                device_code=settings.device_code_life,
-            ),
-            keyring=keyring,
-            revocations=revocations,
-            secret_keys=secret_keys,
-            now=database.now,
-            entropy=entropy,
-            events=events,
-        ),
+        issuer=issuer,
         introspector=Introspector(keyring, issuer=settings.issuer, leeway=settings.leeway, now=database.now),
         replay=Replay(database, revocations),
         receipts=Receipts(receipts_database),
-        accounts=Accounts(database, revocations, publisher, hashing, entropy, events),
+        accounts=accounts,
         administration=administration,
         secret_keys=secret_keys,
         passwords=hashing,
+        throttle=throttle,
+        door=Door(throttle, Devices(secret_keys.device_keys, entropy), limits or Limits()),
+        people=People(
+            database=database,
+            accounts=accounts,
+            issuer=issuer,
+            revocations=revocations,
+            publisher=publisher,
+            passwords=hashing,
+            links=Links(database.now, entropy),
+            post=Post(secret_keys, database.now, entropy),
+            mails=settings.mail_url is not None,
+        ),
         metrics=metrics,
         my_account=MyAccount(database, revocations, publisher),
+        registry=Registry(database, accounts, audit, entropy),
+        audit=audit,
         events=events,
         stream=stream,
         relay=relay,
@@ -203,21 +249,47 @@ def build(settings: Settings, *, parts: Parts | None = None) -> Service:
     """The service; production and tests come through here."""
     parts = parts or assemble(settings)
     http = create_app("identity", parts.metrics, development=settings.development)
+    web = Web(
+        database=parts.database,
+        issuer=parts.issuer,
+        accounts=parts.accounts,
+        passwords=parts.passwords,
+        introspector=parts.introspector,
+        forms=Forms(parts.secret_keys.form_keys),
+        views=Views(),
+        door=parts.door,
+        publish=parts.publisher.publish_pending,
+        told=parts.relay.wake,
+        trusted_proxies=parse_networks(settings.trusted_proxies),
+    )
+    providers = parse_providers(settings.providers.get_secret_value())
+    upstreams = {
+        one.id: Upstream(one, f"{settings.issuer}/sign-in-with/{one.id}/callback", transport=parts.elsewhere)
+        for one in providers
+    }
+    names = {one.id: one.name for one in providers}
     rest.install(
         http,
-        Web(
-            database=parts.database,
-            issuer=parts.issuer,
-            accounts=parts.accounts,
-            passwords=parts.passwords,
-            introspector=parts.introspector,
-            forms=Forms(parts.secret_keys.form_keys),
-            views=Views(),
-            publish=parts.publisher.publish_pending,
-            told=parts.relay.wake,
-            trusted_proxies=parse_networks(settings.trusted_proxies),
-        ),
+        web,
+        [
+            pages.router(web, parts.people, names),
+            federation_pages.router(web, Federation(parts.people, names), upstreams, parts.secret_keys),
+            people_pages.router(web, parts.people),
+            account.router(web, parts.people, parts.my_account, names),
+            logout.router(web),
+            admin_pages.router(web, Gate(web), parts.administration, parts.registry, parts.my_account, parts.audit),
+        ],
     )
+    background = [
+        parts.publisher.run,
+        parts.relay.run,
+        parts.logouts.run,
+        parts.receipts.run,
+        Housekeeping(parts.database).run,
+    ]
+    if settings.mail_url is not None:
+        mailer = mailer_at(settings.mail_url.get_secret_value(), settings.mail_from)
+        background.append(Postman(parts.database, parts.people.post, Printer(settings.issuer), mailer).run)
 
     async def redis_answers() -> None:
         await answering_redis(settings.redis_url.get_secret_value())
@@ -240,16 +312,11 @@ def build(settings: Settings, *, parts: Parts | None = None) -> Service:
             rpc.AccountsApi(parts.accounts),
             rpc.Keys(parts.administration),
             MyAccountApi(parts.my_account),
+            AdministrationApi(parts.database, parts.administration, parts.registry, parts.my_account, parts.audit),
         ),
         interceptors=[AuthorityInterceptor(Authority(parts.database, parts.introspector))],
         before_start=[parts.found, redis_answers],
-        background=[
-            parts.publisher.run,
-            parts.relay.run,
-            parts.logouts.run,
-            Housekeeping(parts.database).run,
-            parts.receipts.run,
-        ],
+        background=background,
         readiness=readiness,
         on_stop=[parts.close],
         development=settings.development,

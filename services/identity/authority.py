@@ -71,7 +71,7 @@ _PACKAGE = "/contracts.identity.v1"
 RULES: Mapping[str, Rule] = {
     f"{_PACKAGE}.TokensService/Introspect": Rule(permissions=frozenset({"introspect", "introspect_any"})),
     f"{_PACKAGE}.RevocationsService/Revoke": Rule(scopes=frozenset({ADMIN}), permissions=frozenset({"revoke"})),
-    f"{_PACKAGE}.RevocationsService/Replay": Rule(permissions=frozenset({"replay"})),
+    f"{_PACKAGE}.RevocationsService/Replay": Rule(scopes=frozenset({ADMIN}), permissions=frozenset({"replay"})),
     f"{_PACKAGE}.RevocationsService/Report": Rule(permissions=frozenset({"replay"})),
     f"{_PACKAGE}.RevocationsService/GetStatus": Rule(
         scopes=frozenset({ADMIN}), permissions=frozenset({"replay", "revoke", "introspect_any"})
@@ -84,6 +84,21 @@ RULES: Mapping[str, Rule] = {
     f"{_PACKAGE}.AccountsService/EnableClient": _ADMINISTRATION,
     f"{_PACKAGE}.KeysService/ListKeys": _ADMINISTRATION,
     f"{_PACKAGE}.KeysService/RotateKeys": _ADMINISTRATION,
+    **{
+        f"{_PACKAGE}.AdministrationService/{method}": _ADMINISTRATION
+        for method in (
+            "ListUsers",
+            "GetUser",
+            "ListUserSessions",
+            "EndUserSessions",
+            "EndAllSessions",
+            "WithdrawUserGrant",
+            "ListClients",
+            "CreateClient",
+            "RotateClientSecret",
+            "ListAuditRecords",
+        )
+    },
     f"{_PACKAGE}.MyAccountService/ListMySessions": _OWN_ACCOUNT,
     f"{_PACKAGE}.MyAccountService/EndMySessions": _OWN_ACCOUNT,
     f"{_PACKAGE}.MyAccountService/WithdrawMyGrant": _OWN_ACCOUNT,

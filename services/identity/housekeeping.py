@@ -11,6 +11,8 @@ from typing import Any
 import structlog
 from sqlalchemy import ColumnElement, Connection, Table, delete, exists, func, select
 
+from identity.people.post import stale
+from identity.people.storage import mail_links, mails
 from identity.storage import (
     client_assertions,
     codes,
@@ -57,6 +59,8 @@ def _dead(now: int) -> list[tuple[Table, ColumnElement[bool]]]:
     for table in (codes, device_codes):
         nothing_left &= ~exists().where(table.c.session_id == login_sessions.c.id)
     return [
+        (mail_links, mail_links.c.expires_at < now - DAY_MS),
+        (mails, stale(now, DAY_MS)),
         (codes, codes.c.expires_at < now - DAY_MS),
         (device_codes, device_codes.c.expires_at < now - DAY_MS),
         (wrong_user_codes, wrong_user_codes.c.at < now - DAY_MS),

@@ -117,6 +117,14 @@ class MyAccount:
 
         return (await self._committed(work))[1]
 
+    async def require_grant(self, user_id: str, gid: str) -> None:
+        """Returns when this access is to this person's account.
+
+        Raises:
+            ServiceError: NO_SUCH_GRANT.
+        """
+        await self.database.read(lambda tx: self._require_own(tx, user_id, gid, grants, "NO_SUCH_GRANT"))
+
     def _require_own(self, tx: Connection, user_id: str, key: str, table: Any, reason: str) -> None:
         if not tx.execute(select(exists().where(table.c.id == key, table.c.user_id == user_id))).scalar_one():
             raise ServiceError(Kind.NOT_FOUND, reason, "You have nothing of this name.")

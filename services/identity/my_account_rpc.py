@@ -6,7 +6,7 @@ from typing import Any
 from contracts.identity.v1 import my_account_pb2, my_account_pb2_grpc
 from identity.authority import current_caller
 from identity.domain import Position
-from identity.my_account import AppGrant, MyAccount, SignedInSession
+from identity.my_account import AppGrant, Held, MyAccount, SignedInSession
 from servicekit.errors import Kind, ServiceError
 
 
@@ -21,11 +21,7 @@ class MyAccountApi(my_account_pb2_grpc.MyAccountServiceServicer):
     ) -> my_account_pb2.ListMySessionsResponse:
         """Where the caller is signed in, and which apps hold access."""
         caller = current_caller()
-        held = await self.my_account.held(caller.subject)
-        return my_account_pb2.ListMySessionsResponse(
-            sessions=[_session(session, caller.session_id) for session in held.sessions],
-            offline_grants=[_app(grant) for grant in held.offline],
-        )
+        return listed(await self.my_account.held(caller.subject), current=caller.session_id)
 
     async def EndMySessions(
         self, request: my_account_pb2.EndMySessionsRequest, _context: Any
@@ -50,6 +46,14 @@ class MyAccountApi(my_account_pb2_grpc.MyAccountServiceServicer):
         """Takes an app's access back."""
         position = await self.my_account.withdraw(current_caller().subject, request.gid)
         return my_account_pb2.WithdrawMyGrantResponse(log=position.log, position=position.pos)
+
+
+def listed(held: Held, *, current: str) -> my_account_pb2.ListMySessionsResponse:
+    """What a person holds; `current` is the session that the caller's token hangs on."""
+    return my_account_pb2.ListMySessionsResponse(
+        sessions=[_session(session, current) for session in held.sessions],
+        offline_grants=[_app(grant) for grant in held.offline],
+    )
 
 
 def _session(session: SignedInSession, current: str) -> my_account_pb2.LoginSession:

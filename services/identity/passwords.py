@@ -7,11 +7,15 @@ bounded: beyond it callers are told to come back.
 A password is taken as it was typed: no trimming, no change of case, no truncation. The one change is Unicode
 normalization to NFC, because keyboards differ in whether é is one code point or two; NFKC would also make ² a 2, that
 is, different passwords equal. Length counts code points after it: at least 8 (the page recommends 15), at most 128.
+
+Refused are the passwords that are tried first: some thirty thousand leaked ones, names and words, those with a digit or
+two behind them, repetitions, and rows of keys (ASVS 6.2.4 asks for the 3,000 most frequent).
 """
 
 import unicodedata
 from collections.abc import Callable
 from functools import partial
+from importlib import resources
 from typing import TypeVar
 
 import anyio.to_thread
@@ -28,28 +32,27 @@ LONGEST = 128
 
 T = TypeVar("T")
 
-# Of 8 characters and more, what leads every list of leaked passwords; the shorter ones are refused for their length.
-_COMMON = frozenset(
-    """
-    0123456789 0987654321 1111111111 11111111 111222333 112233445566 1122334455 11223344 12121212 1212312121 123123123
-    123123123123 123321123 1234554321 12341234 12344321 123454321 12345678 123456789 1234567890 123456789a 123456789q
-    12345678910 1234567891 12345678a 1234abcd 123qweasd 123qwe123 147258369 159357456 159753456 1q2w3e4r 1q2w3e4r5t
-    1q2w3e4r5t6y 1qaz2wsx 1qaz2wsx3edc 22222222 33333333 55555555 66666666 741852963 77777777 789456123 87654321
-    88888888 963852741 987654321 99999999 a1234567 a12345678 a123456789 aa123456 aa12345678 aaaaaaaa abc12345 abc123456
-    abcd1234 abcdefgh abcdefghi administrator alexander alexandra andromeda asdasdasd asdf1234 asdfasdf asdfghjk
-    asdfghjkl babygirl1 barcelona baseball basketball benjamin blink182 butterfly california caroline changeme
-    changeme123 charlie1 cheesecake chocolate christian christine computer cristina danielle dragon123 einstein
-    elephant elizabeth fernando football football1 fortnite123 francesco gabriela garfield godzilla hahahaha hellohello
-    hello123 iloveyou iloveyou1 iloveyou2 internet jennifer jessica1 jonathan juventus letmein1 letmein123 liverpool
-    lovelove macintosh manchester margaret marlboro maverick mercedes metallica michelle microsoft midnight minecraft
-    mustang1 nicholas november p@ssw0rd pa$$w0rd pa55word passw0rd password password! password1 password1! password12
-    password123 password1234 passwort1 patricia pokemon1 princess princess1 q1w2e3r4 q1w2e3r4t5 qazwsxedc qwer1234
-    qwerasdf qwert123 qwerty12 qwerty123 qwerty1234 qwerty12345 qwertyui qwertyuiop rebecca1 rush2112 samantha
-    savannah scorpion security slipknot spiderman spongebob starwars starwars1 stephanie strawberry sunflower sunshine
-    sunshine1 superman superman1 sweetheart template testtest trustno1 undertaker valentina valentine veronica victoria
-    volleyball welcome1 welcome123 whatever william1 zaq12wsx zxcvbnm1 zxcvbnm123
-    """.split()  # noqa: SIM905  (200 quoted words are harder to read)
-)
+
+def _common() -> frozenset[str]:
+    """The passwords that anybody would try first: data of this package, made by tools/common_passwords.py."""
+    lines = (resources.files("identity") / "common_passwords.txt").read_text(encoding="utf-8").splitlines()
+    return frozenset(line for line in lines if not line.startswith("#"))
+
+
+_COMMON = _common()
+_ROWS = ("012345678901234567890", "abcdefghijklmnopqrstuvwxyz", "qwertyuiop", "asdfghjkl")
+_ENDINGS = "0123456789!?.*#$@-_ "  # what people add to a common password that was refused
+
+
+def _is_common(folded: str) -> bool:
+    """Whether anybody would try it early: known, known with something short behind it, a pattern, or a row of keys."""
+    if folded in _COMMON:
+        return True
+    if any(folded == folded[:unit] * (len(folded) // unit) for unit in (1, 2, 3, 4, 5) if len(folded) % unit == 0):
+        return True
+    if any(folded in row or folded in row[::-1] for row in _ROWS):
+        return True
+    return len(folded) < RECOMMENDED and folded.rstrip(_ENDINGS) in _COMMON
 
 
 class PasswordRefused(Exception):
@@ -72,7 +75,7 @@ def check_new(password: str, *, email: str = "") -> None:
     if len(normal) > LONGEST:
         raise PasswordRefused("PASSWORD_TOO_LONG", f"Use at most {LONGEST} characters.")
     folded = normal.casefold()
-    if folded in _COMMON or len(set(folded)) == 1:
+    if _is_common(folded):
         raise PasswordRefused("PASSWORD_TOO_COMMON", "This password is one of the first that anybody would try.")
     if email and folded in (email.casefold(), email.casefold().partition("@")[0]):
         raise PasswordRefused("PASSWORD_IS_ACCOUNT", "This password is the name of the account.")
@@ -105,7 +108,8 @@ class Passwords:
         return self._hasher.hash(unicodedata.normalize("NFC", password))
 
     async def verify(self, stored: str | None, password: str) -> bool:
-        """Whether `password` is the one that was stored. None stands for no such account: the same work, and False.
+        """Whether `password` is the one that was stored. None stands for no such account,
+        and an empty string for one without a password: the same work, and False.
 
         Raises:
             ServiceError: PASSWORD_CHECKS_OVERLOADED.
@@ -125,7 +129,7 @@ class Passwords:
             self._hasher.verify(stored or self._nobodys, normal)
         except (VerificationError, InvalidHashError):
             return False
-        return stored is not None
+        return bool(stored)
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         if self._inside >= self._most_inside:

@@ -4,7 +4,7 @@
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from authlib.oauth2 import OAuth2Error
@@ -12,7 +12,6 @@ from fastapi import APIRouter, FastAPI, Request
 from sqlalchemy import Connection
 from starlette.responses import JSONResponse, Response
 
-from identity import logout, pages
 from identity.authority import bearer
 from identity.domain import IDENTITY_AUDIENCE
 from identity.keyring import Purpose
@@ -20,26 +19,29 @@ from identity.oauth import openapi
 from identity.oauth.assertions import spend
 from identity.oauth.metadata import metadata
 from identity.oauth.pushed import push
-from identity.oauth.requests import OAuthRequest
+from identity.oauth.requests import OAuthRequest, claimed_client
 from identity.oauth.server import Answer, RolledBack, Server
 from identity.signin import person
 from identity.views import SafeHeaders
+from identity.visitor import counted_as
 from identity.web import Web, read_form
 from rescind.errors import InsufficientScope, UntrustedToken
 
 # Long enough to take the load off, short enough for a key that was revoked.
 _KEYS_MAY_BE_KEPT = {"cache-control": "public, max-age=10"}
+# RFC 8628 section 3.5: a device that waits for its person does what it should.
+_NO_FAILURE = frozenset({"authorization_pending", "slow_down"})
 _METADATA_MAY_BE_KEPT = {"cache-control": "public, max-age=300"}
 
 
-def install(app: FastAPI, web: Web) -> None:
-    """Adds everything that identity serves over HTTP."""
+def install(app: FastAPI, web: Web, routers: Iterable[APIRouter]) -> None:
+    """Adds everything that identity serves over HTTP; `routers` have the pages."""
     # Authlib logs what it issues at DEBUG. No level of ours shall ever let that through.
     logging.getLogger("authlib").setLevel(logging.INFO)
     app.include_router(_oauth(web))
     app.include_router(_published(web))
-    app.include_router(pages.router(web))
-    app.include_router(logout.router(web))
+    for router in routers:
+        app.include_router(router)
     app.add_middleware(SafeHeaders)
 
 
@@ -128,6 +130,8 @@ async def _converse(
     except OAuth2Error as error:
         status, body, headers = error()
         return _response(Answer(status, body, tuple(headers)))
+    who, network = claimed_client(asked), counted_as(web.visitor(request))
+    await web.door.client(who, network)
     run = web.database.read if only_reads else web.database.run
     try:
         answer = await run(lambda tx: web.server(tx).answer(lambda server: respond(server, asked)))
@@ -136,6 +140,8 @@ async def _converse(
     else:
         if answer.has_ended:
             await web.publish()
+    if answer.status >= 400 and answer.body.get("error") not in _NO_FAILURE:
+        await web.door.client_failed(who, network)
     return _response(answer)
 
 

@@ -11,6 +11,8 @@ import grpc.aio
 from contracts.identity.v1 import (
     accounts_pb2,
     accounts_pb2_grpc,
+    administration_pb2,
+    administration_pb2_grpc,
     keys_pb2,
     keys_pb2_grpc,
     my_account_pb2,
@@ -139,7 +141,9 @@ class AccountsApi(accounts_pb2_grpc.AccountsServiceServicer):
 
     async def SetRoles(self, request: accounts_pb2.SetRolesRequest, _context: Any) -> accounts_pb2.SetRolesResponse:
         """Replaces the roles; what was stamped before is stale."""
-        position = await self.accounts.change_roles(request.subject, sorted(set(request.roles)))
+        position = await self.accounts.change_roles(
+            request.subject, sorted(set(request.roles)), by=current_caller().subject
+        )
         return accounts_pb2.SetRolesResponse(log=position.log, position=position.pos)
 
     async def DisableAccount(
@@ -160,14 +164,14 @@ class AccountsApi(accounts_pb2_grpc.AccountsServiceServicer):
         self, request: accounts_pb2.DisableClientRequest, _context: Any
     ) -> accounts_pb2.DisableClientResponse:
         """Ends everything the client holds."""
-        position = await self.accounts.disable_client(request.client_id)
+        position = await self.accounts.disable_client(request.client_id, by=current_caller().subject)
         return accounts_pb2.DisableClientResponse(log=position.log, position=position.pos)
 
     async def EnableClient(
         self, request: accounts_pb2.EnableClientRequest, _context: Any
     ) -> accounts_pb2.EnableClientResponse:
         """Lets the client get tokens again."""
-        await self.accounts.enable_client(request.client_id)
+        await self.accounts.enable_client(request.client_id, by=current_caller().subject)
         return accounts_pb2.EnableClientResponse()
 
 
@@ -186,7 +190,9 @@ class Keys(keys_pb2_grpc.KeysServiceServicer):
 
     async def RotateKeys(self, _request: keys_pb2.RotateKeysRequest, _context: Any) -> keys_pb2.RotateKeysResponse:
         """Activates the spare."""
-        return keys_pb2.RotateKeysResponse(active_kid=await self.administration.rotate_keys())
+        return keys_pb2.RotateKeysResponse(
+            active_kid=await self.administration.rotate_keys(by=current_caller().subject)
+        )
 
 
 def register(
@@ -196,12 +202,14 @@ def register(
     accounts: AccountsApi,
     keys: Keys,
     my_account: MyAccountApi,
+    administration: administration_pb2_grpc.AdministrationServiceServicer,
 ) -> Sequence[str]:
-    """Adds the five services; their full names."""
+    """Adds the six services; their full names."""
     tokens_pb2_grpc.add_TokensServiceServicer_to_server(tokens, server)
     revocations_pb2_grpc.add_RevocationsServiceServicer_to_server(revocations, server)
     accounts_pb2_grpc.add_AccountsServiceServicer_to_server(accounts, server)
     keys_pb2_grpc.add_KeysServiceServicer_to_server(keys, server)
     my_account_pb2_grpc.add_MyAccountServiceServicer_to_server(my_account, server)
-    modules = (tokens_pb2, revocations_pb2, accounts_pb2, keys_pb2, my_account_pb2)
+    administration_pb2_grpc.add_AdministrationServiceServicer_to_server(administration, server)
+    modules = (administration_pb2, tokens_pb2, revocations_pb2, accounts_pb2, keys_pb2, my_account_pb2)
     return [service.full_name for module in modules for service in module.DESCRIPTOR.services_by_name.values()]

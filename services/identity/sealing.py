@@ -31,6 +31,8 @@ class SecretKeys:
         self._sealing = {key_id: AESGCM(_derived(key, b"rescind identity sealing")) for key_id, key in keys}
         self._refresh = [_derived(key, b"rescind identity refresh successor") for _, key in keys]
         self._forms = [_derived(key, b"rescind identity forms") for _, key in keys]
+        self._limits = _derived(keys[-1][1], b"rescind identity limits")
+        self._devices = [_derived(key, b"rescind identity devices") for _, key in keys]
         self._newest = keys[0][0]
         self._entropy = entropy
 
@@ -72,6 +74,16 @@ class SecretKeys:
     def form_keys(self) -> tuple[bytes, ...]:
         """Keys for signed form state, newest first."""
         return tuple(self._forms)
+
+    @property
+    def device_keys(self) -> tuple[bytes, ...]:
+        """Keys for what a known browser holds, newest first."""
+        return tuple(self._devices)
+
+    @property
+    def limits_key(self) -> bytes:
+        """The key that names attempts: of the oldest, so that a new key in front does not set counters back."""
+        return self._limits
 
 
 def _derived(key: bytes, purpose: bytes) -> bytes:

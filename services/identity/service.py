@@ -9,18 +9,20 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import structlog
 from sqlalchemy import Connection, select, update
 
 from contracts.identity.v1.events_pb2 import AccountDisabled, AccountEnabled, PasswordChanged
+from identity.audit import AuditTrail
 from identity.client_keys import ClientKeys
 from identity.domain import GENERATION_BITS, ROLES, Cause, Contact, Credentials, Entropy, Position, UserId, new_id
 from identity.endings import Fact
 from identity.events import SecurityEvents
 from identity.keyring import KeyRecord, KeyRing, SpareTooYoung
 from identity.new_log import AlreadyBegun, FreshKeys, begin_new_log
+from identity.passwords import Passwords
 from identity.publisher import Publisher
 from identity.revocations import RevocationLog
 from identity.storage import clients, exclusive, log_state, users
@@ -30,16 +32,9 @@ from servicekit.errors import Kind, ServiceError
 TargetKind = Literal["token", "session", "grant", "subject", "client", "key"]
 
 _CAUSE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+_NAMED = {"subject": "user"}  # as the audit log calls it
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _log = structlog.get_logger("identity.service")
-
-
-class Hashing(Protocol):
-    """How passwords are kept (identity.passwords)."""
-
-    async def hash(self, password: str) -> str: ...
-
-    async def verify(self, stored: str | None, password: str) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +45,7 @@ class NewUser:
     name: str
     password_hash: str
     roles: Sequence[str] = ()
+    email_verified: bool = True  # whoever makes an account has seen to that
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +76,14 @@ class Accounts:
     database: Database
     revocations: RevocationLog
     publisher: Publisher
-    hashing: Hashing
+    hashing: Passwords
     entropy: Entropy
     events: SecurityEvents
+    audit: AuditTrail
 
     def add_user(self, tx: Connection, user: NewUser) -> bool:
         """Makes an account unless one with this e-mail address exists; tells whether it did."""
-        epoch = _epoch(tx)
+        epoch, now = _epoch(tx), self.database.now(tx)
         values = {
             "id": new_id("usr", self.entropy),
             "email": user.email.strip().lower(),
@@ -95,7 +92,8 @@ class Accounts:
             "roles": list(user.roles),
             "gen": epoch + 1,
             "hard_gen": epoch + 1,
-            "created_at": self.database.now(tx),
+            "created_at": now,
+            "email_verified_at": now if user.email_verified else None,
         }
         return insert_new(tx, users, values)
 
@@ -155,7 +153,7 @@ class Accounts:
         _log.info("password_changed", user_id=user_id)
         return hard_gen
 
-    async def change_roles(self, user_id: str, roles: Sequence[str]) -> Position:
+    async def change_roles(self, user_id: str, roles: Sequence[str], *, by: str = "") -> Position:
         """Sets the roles; tokens that were stamped before are stale, and refreshing gets what the roles permit.
 
         Raises:
@@ -167,6 +165,7 @@ class Accounts:
         def work(tx: Connection) -> Position:
             _require(tx, users, user_id, "NO_SUCH_ACCOUNT", "There is no such account.")
             tx.execute(update(users).where(users.c.id == user_id).values(roles=list(roles)))
+            self.audit.write(tx, by, "ROLES_CHANGED", "user", user_id, roles=" ".join(sorted(roles)))
             return self.revocations.revoke_subject(tx, user_id, Cause.ROLES_CHANGED, soft=True)
 
         return await self._committed(work)
@@ -180,6 +179,7 @@ class Accounts:
 
         def work(tx: Connection) -> Position:
             disabled_at = _require(tx, users, user_id, "NO_SUCH_ACCOUNT", "There is no such account.")
+            self.audit.write(tx, by, "ACCOUNT_DISABLED", "user", user_id)
             facts = [Fact(user_id, AccountDisabled(subject=user_id, disabled_by=by))] if disabled_at is None else []
             living = update(users).where(users.c.id == user_id, users.c.disabled_at.is_(None))
             tx.execute(living.values(disabled_at=self.database.now(tx)))
@@ -196,6 +196,7 @@ class Accounts:
         """
 
         def work(tx: Connection) -> None:
+            self.audit.write(tx, by, "ACCOUNT_ENABLED", "user", user_id)
             if _enable(tx, users, user_id, "NO_SUCH_ACCOUNT"):
                 self.events.tell(tx, [Fact(user_id, AccountEnabled(subject=user_id, enabled_by=by))])
 
@@ -220,7 +221,7 @@ class Accounts:
             raise ServiceError(Kind.NOT_FOUND, "NO_SUCH_ACCOUNT", "There is no such account.")
         return found
 
-    async def disable_client(self, client_id: str) -> Position:
+    async def disable_client(self, client_id: str, *, by: str = "") -> Position:
         """Ends everything the client holds and keeps it from getting tokens.
 
         Raises:
@@ -229,6 +230,7 @@ class Accounts:
 
         def work(tx: Connection) -> Position:
             _require(tx, clients, client_id, "NO_SUCH_CLIENT", "There is no such client.")
+            self.audit.write(tx, by, "CLIENT_DISABLED", "client", client_id)
             position = self.revocations.revoke_client(tx, client_id, Cause.CLIENT_DISABLED)
             living = update(clients).where(clients.c.id == client_id, clients.c.disabled_at.is_(None))
             tx.execute(living.values(disabled_at=self.database.now(tx)))
@@ -237,13 +239,18 @@ class Accounts:
         _log.info("client_disabled", client_id=client_id)
         return await self._committed(work)
 
-    async def enable_client(self, client_id: str) -> None:
+    async def enable_client(self, client_id: str, *, by: str = "") -> None:
         """Lets the client get tokens again; what was ended stays ended.
 
         Raises:
             ServiceError: NO_SUCH_CLIENT.
         """
-        await self.database.run(partial(_enable, table=clients, key=client_id, reason="NO_SUCH_CLIENT"))
+
+        def work(tx: Connection) -> None:
+            _enable(tx, clients, client_id, "NO_SUCH_CLIENT")
+            self.audit.write(tx, by, "CLIENT_ENABLED", "client", client_id)
+
+        await self.database.run(work)
         _log.info("client_enabled", client_id=client_id)
 
     async def _committed(self, work: Callable[[Connection], Position]) -> Position:
@@ -261,6 +268,7 @@ class Administration:
     revocations: RevocationLog
     publisher: Publisher
     entropy: Entropy
+    audit: AuditTrail
 
     async def revoke(self, kind: TargetKind, target: str, *, cause: str, soft: bool = False, by: str = "") -> Position:
         """Refuses from now on everything that `target` names. `by`: the `sub` of whoever does it.
@@ -276,7 +284,7 @@ class Administration:
         if soft and kind not in ("subject", "client"):
             raise ServiceError(Kind.INVALID, "SOFT_NOT_POSSIBLE", "Only subjects and clients have generations.")
         if kind == "key":
-            return await self.revoke_key(target)
+            return await self.revoke_key(target, by=by)
         work = partial(self._revoke, kind=kind, target=target, cause=cause, soft=soft, by=by)
         position = await self.database.run(work)
         await self.publisher.publish_pending()
@@ -285,6 +293,7 @@ class Administration:
 
     def _revoke(self, tx: Connection, kind: TargetKind, target: str, cause: str, soft: bool, by: str) -> Position:
         log = self.revocations
+        self.audit.write(tx, by, "REVOKED_SOFTLY" if soft else "REVOKED", _NAMED.get(kind, kind), target, cause=cause)
         match kind:
             case "token":
                 return log.revoke_token(tx, target, cause)
@@ -297,21 +306,23 @@ class Administration:
             case _:
                 return log.revoke_client(tx, target, cause, soft=soft)
 
-    async def revoke_key(self, kid: str) -> Position:
+    async def revoke_key(self, kid: str, *, by: str = "") -> Position:
         """Refuses all that `kid` signed, at once. A key of the log takes its log with it: a new one begins."""
         fresh = await asyncio.to_thread(self.keyring.make_key)
         purpose = await self.database.read(partial(self.keyring.purpose_of, kid=kid))
         if purpose == "log":
             log = await self.database.read(_log_id)
-            await self.begin_new_log(log, log_keys_too=True)
+            await self.begin_new_log(log, log_keys_too=True, by=by)
         else:
-            await self.database.run(partial(self.keyring.revoke, kid=kid, fresh=fresh))
+            await self.database.run(
+                self.audit.around(partial(self.keyring.revoke, kid=kid, fresh=fresh), by, "KEY_REVOKED", "key", kid)
+            )
         position = await self.database.read(self.revocations.nothing)
         await self.publisher.beat_now()
         _log.warning("key_revoked", kid=kid, purpose=purpose)
         return position
 
-    async def rotate_keys(self, purpose: Literal["access", "log"] = "access") -> str:
+    async def rotate_keys(self, purpose: Literal["access", "log"] = "access", *, by: str = "") -> str:
         """Retires the active key and activates the spare; the kid that signs from now on. Nothing is refused for it.
 
         Raises:
@@ -319,7 +330,8 @@ class Administration:
         """
         fresh = await asyncio.to_thread(self.keyring.make_key)
         try:
-            kid = await self.database.run(partial(self.keyring.rotate, purpose=purpose, fresh=fresh))
+            rotate = partial(self.keyring.rotate, purpose=purpose, fresh=fresh)
+            kid = await self.database.run(self.audit.around(rotate, by, "KEYS_ROTATED", "key"))
         except SpareTooYoung as error:
             raise ServiceError(
                 Kind.UNPROCESSABLE, "SPARE_TOO_YOUNG", "Caches do not hold the spare yet.", retry_after=error.seconds
@@ -332,7 +344,7 @@ class Administration:
         """Every key for access tokens that there ever was, oldest first."""
         return await self.database.read(self.keyring.keys)
 
-    async def begin_new_log(self, ended: str, *, log_keys_too: bool = False) -> str:
+    async def begin_new_log(self, ended: str, *, log_keys_too: bool = False, by: str = "") -> str:
         """Ends the log called `ended` (see identity.new_log), unless another replica did; the current log."""
         make = self.keyring.make_key
         pairs = [(await asyncio.to_thread(make), await asyncio.to_thread(make)) for _ in range(1 + log_keys_too)]
@@ -347,10 +359,16 @@ class Administration:
             entropy=self.entropy,
         )
         try:
-            begun = await self.database.run(begin)
+            begun = await self.database.run(self.audit.around(begin, by, "NEW_LOG", "log", ended))
         except AlreadyBegun:
             return await self.database.read(_log_id)
         _log.error("new_log_begun", ended=ended, log=begun)
+        return begun
+
+    async def end_everything(self, *, by: str) -> str:
+        """Signs everybody out everywhere: the log ends, and nothing issued before is accepted; the log that begins."""
+        begun = await self.begin_new_log(await self.database.read(_log_id), by=by)
+        await self.publisher.beat_now()
         return begun
 
 

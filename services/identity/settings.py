@@ -2,14 +2,21 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, SecretStr
 
+from identity.federation.providers import parse_providers
 from identity.visitor import parse_networks
+from servicekit.mail import MailFrom, MailUrl
 from servicekit.settings import CommonSettings, DatabaseUrl, HttpUrl, Port, RedisUrl, SecretKeys
 
 
 def _networks(value: str) -> str:
     parse_networks(value)
+    return value
+
+
+def _whole_providers(value: SecretStr) -> SecretStr:
+    parse_providers(value.get_secret_value())
     return value
 
 
@@ -23,6 +30,14 @@ class Settings(CommonSettings):
     # `id:base64,...` of 32 bytes each, newest first: put a new one in front to rotate. Seals private keys, derives
     # refresh successors, signs forms.
     secret_keys: Annotated[SecretKeys, Field(validation_alias="IDENTITY_SECRET_KEYS")]
+
+    # Who else vouches for people (identity.federation.providers).
+    providers: Annotated[SecretStr, AfterValidator(_whole_providers), Field(validation_alias="IDENTITY_PROVIDERS")] = (
+        SecretStr("[]")
+    )
+    # Without it nobody can sign up or reset a password here, and nothing else is different.
+    mail_url: Annotated[MailUrl | None, Field(validation_alias="RESCIND_MAIL_URL")] = None
+    mail_from: Annotated[MailFrom, Field(validation_alias="RESCIND_MAIL_FROM")] = "Rescind <no-reply@localhost>"
 
     http_host: Annotated[str, Field(validation_alias="IDENTITY_HTTP_HOST")] = "127.0.0.1"
     http_port: Annotated[Port, Field(validation_alias="IDENTITY_HTTP_PORT")] = 8001

@@ -46,12 +46,13 @@ users = Table(
     Column("id", Text, primary_key=True),  # usr_...
     Column("email", Text, nullable=False, unique=True),  # lower case
     Column("name", Text, nullable=False),
-    Column("password_hash", Text, nullable=False),
+    Column("password_hash", Text, nullable=False),  # empty: no password, another provider vouches
     Column("roles", JSON, nullable=False),  # list of strings; "admin" permits the :admin scopes
     Column("gen", BigInteger, nullable=False),  # subject generation: stamped into tokens
     Column("hard_gen", BigInteger, nullable=False),  # `gen` as the last hard revocation left it
     Column("created_at", BigInteger, nullable=False),
     Column("disabled_at", BigInteger),
+    Column("email_verified_at", BigInteger),  # null: nobody has proven that they read mail there
 )
 
 clients = Table(

@@ -6,6 +6,7 @@ them, no referrer from them, forms only to ourselves and, where a form's answer 
 """
 
 import hashlib
+from datetime import UTC, datetime
 from importlib import resources
 from typing import Any
 from urllib.parse import urlsplit
@@ -60,6 +61,7 @@ class Views:
             trim_blocks=True,
             lstrip_blocks=True,
         )
+        self._templates.filters.update(iso=_iso, moment=_moment)
         # The address names the content, so it may be kept for ever and still change with a new release.
         self._templates.globals.update(stylesheet=self._address("identity.css"), icon=self._address("icon.svg"))
 
@@ -109,3 +111,13 @@ def _source(redirect_uri: str) -> str:
     if parts.scheme not in ("http", "https") or "[" in parts.netloc:  # the policy's grammar has no IPv6 literals
         return f"{parts.scheme}:"
     return f"{parts.scheme}://{parts.netloc}"
+
+
+def _iso(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds")
+
+
+def _moment(ms: int) -> str:
+    """A time for people. In UTC and saying so: without a script nobody knows where they are."""
+    at = datetime.fromtimestamp(ms / 1000, UTC)
+    return f"{at.day} {at:%b %Y, %H:%M} UTC"

@@ -42,6 +42,14 @@ def visitor(peer: str, forwarded_for: Sequence[str], user_agent: str, trusted: S
     return Visitor(_address(peer, forwarded_for, trusted), printable[:LONGEST_USER_AGENT])
 
 
+def counted_as(guest: Visitor) -> str:
+    """Whom attempts are counted for: an IPv4 address, or the /64 that one IPv6 customer has."""
+    if not guest.address:
+        return "unknown"
+    address = ip_address(guest.address)
+    return str(address if address.version == 4 else ip_network((address, 64), strict=False))
+
+
 def parse_networks(text: str) -> tuple[Network, ...]:
     """`10.0.0.0/8, fd00::/8`.
 

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from starlette.responses import Response
 
 from identity.domain import NewSession
+from identity.door import Door
 from identity.forms import Forms
 from identity.introspection import Introspector
 from identity.issuing import Issuer
@@ -39,6 +40,7 @@ class Web:
     introspector: Introspector
     forms: Forms
     views: Views
+    door: Door
     publish: Callable[[], Awaitable[None]]
     told: Callable[[], None]
     trusted_proxies: tuple[Network, ...]

@@ -8,6 +8,7 @@ import pytest
 from playwright.async_api import BrowserContext, Page, async_playwright, expect
 
 from devstack.flow import OAuthClient
+from identity.door import DEVICE_COOKIE
 from identity.web import BROWSER_COOKIE, SESSION_COOKIE
 from support.identity_front import ALICE, IDENTITY, ORDERS, PASSWORD
 from support.requirements import CHROMIUM
@@ -70,12 +71,13 @@ async def test_a_person_signs_in_after_a_wrong_password_and_signs_out(page: Page
     await sign_in(page)
     await expect(page.get_by_role("heading", name="Alice")).to_be_visible()
     cookies = {cookie["name"]: cookie for cookie in await page.context.cookies()}
-    assert set(cookies) == {SESSION_COOKIE}
+    assert set(cookies) == {SESSION_COOKIE, DEVICE_COOKIE}
     session = cookies[SESSION_COOKIE]
     assert (session["secure"], session["httpOnly"], session["sameSite"], session["path"]) == (True, True, "Lax", "/")
     await page.get_by_role("button", name="Sign out").click()
     await expect(page.get_by_role("heading", name="You are signed out")).to_be_visible()
-    assert await page.context.cookies() == []
+    # What stays knows the browser again, and lets nobody in.
+    assert [cookie["name"] for cookie in await page.context.cookies()] == [DEVICE_COOKIE]
     await page.go_back()
     await page.goto("/account")
     await expect(page).to_have_title("Sign in · Rescind")

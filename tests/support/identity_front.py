@@ -8,7 +8,7 @@ import hashlib
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx2
@@ -259,7 +259,9 @@ async def seed(parts: Parts) -> None:
 
 
 @asynccontextmanager
-async def identity_front(database_url: str, **changes: Any) -> AsyncIterator[Front]:
+async def identity_front(
+    database_url: str, *, elsewhere: httpx2.AsyncBaseTransport | None = None, **changes: Any
+) -> AsyncIterator[Front]:
     """An identity with the seeded people and clients, on a new database; `changes` are settings."""
     clock = Clock()
     parts = assemble(
@@ -277,7 +279,7 @@ async def identity_front(database_url: str, **changes: Any) -> AsyncIterator[Fro
     try:
         await parts.found()
         await seed(parts)
-        app = build(parts.settings, parts=parts).http
+        app = build(parts.settings, parts=replace(parts, elsewhere=elsewhere)).http
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url=ISSUER) as http:
             yield Front(app, http, parts.database, clock, parts.accounts, parts, pushed)
     finally:

@@ -41,6 +41,7 @@ async def running_identity(folder: Path) -> AsyncIterator[RunningIdentity]:
             redis_url=redis.connection_url,
             publish_wait_ms=250,
             http_port=port,
+            mail_url=f"file://{folder}/mail",
         )
         parts = assemble(settings, passwords=quick_passwords())
         await parts.found()

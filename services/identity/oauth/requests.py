@@ -104,6 +104,13 @@ class OAuthRequest(OAuth2Request):  # type: ignore[misc]
         return self.parameters.data if self.method == "POST" else {}
 
 
+def claimed_client(request: OAuthRequest) -> str:
+    """Which client the request says it is from, unproven: for counting attempts, and nothing else."""
+    authorization = request.headers.get("Authorization")
+    named = None if authorization is None else _basic_client(authorization)
+    return named or request.parameters.get("client_id") or ""
+
+
 def _basic_client(authorization: str) -> str | None:
     """The client's name in a well-formed Basic header; None for anything else, which then counts as no header."""
     scheme, _, encoded = authorization.partition(" ")

@@ -7,8 +7,9 @@ import unicodedata
 import pytest
 from argon2 import PasswordHasher, Type, extract_parameters
 
+from identity import passwords as module
 from identity.domain import new_secret
-from identity.passwords import LONGEST, PasswordRefused, Passwords, check_new
+from identity.passwords import LONGEST, SHORTEST, PasswordRefused, Passwords, check_new
 from servicekit.errors import Kind, ServiceError
 
 GOOD = "correct-horse-battery-staple"
@@ -50,6 +51,12 @@ def passwords(hasher: CountingHasher) -> Passwords:
         ("password1", "PASSWORD_TOO_COMMON"),
         ("QWERTYuiop", "PASSWORD_TOO_COMMON"),
         ("zzzzzzzzzzzzz", "PASSWORD_TOO_COMMON"),
+        ("lovelovelove", "PASSWORD_TOO_COMMON"),
+        ("9876543210", "PASSWORD_TOO_COMMON"),
+        ("1234567890", "PASSWORD_TOO_COMMON"),
+        ("Elizabeth", "PASSWORD_TOO_COMMON"),
+        ("Superman2024!", "PASSWORD_TOO_COMMON"),
+        ("monkey2024", "PASSWORD_TOO_COMMON"),
         ("alice.liddell", "PASSWORD_IS_ACCOUNT"),
         ("Alice.Liddell@example.com", "PASSWORD_IS_ACCOUNT"),
     ],
@@ -61,7 +68,8 @@ def test_a_poor_password_is_refused_with_its_reason(password: str, reason: str) 
 
 
 @pytest.mark.parametrize(
-    "password", [GOOD, "x1" * 64, "  leading and trailing  ", "eight888", "пароль-из-слов", "🦊" * 4 + "four"]
+    "password",
+    [GOOD, "x1y2z" * 25 + "abc", "  leading and trailing  ", "eight7q8", "пароль-из-слов", "🦊" * 4 + "four"],
 )
 def test_a_good_password_is_accepted(password: str) -> None:
     check_new(password, email="alice@example.com")
@@ -134,3 +142,23 @@ async def test_beyond_the_queue_callers_are_told_to_come_back() -> None:
     for answer in answers[3:]:
         assert isinstance(answer, ServiceError)
         assert (answer.kind, answer.reason) == (Kind.UNAVAILABLE, "PASSWORD_CHECKS_OVERLOADED")
+
+
+@pytest.mark.requirement(78)
+def test_each_of_the_most_frequent_passwords_is_refused_in_any_case() -> None:
+    """ASVS 6.2.4 asks for the 3,000 most frequent that are long enough."""
+    common = [password for password in module._COMMON if len(password) >= SHORTEST]
+    assert len(common) >= 10_000
+    for password in common:
+        for typed in (password, password.upper()):
+            if typed.casefold() == password:
+                with pytest.raises(PasswordRefused, match=r"first that anybody|at most"):
+                    check_new(typed)
+
+
+@pytest.mark.parametrize(
+    "password",
+    ["another-good-password", "superman and the lamp", "kv8#Lm2q!x", "Grünkohl & Pinkel", "elizabeth the first"],
+)
+def test_what_nobody_tries_first_is_accepted(password: str) -> None:
+    check_new(password)

@@ -1,0 +1,166 @@
+"""Signing in with another provider: out, back, and the proof by mail of whoever is new.
+
+What an answer is checked against waits in a sealed cookie of the browser that began, so an answer that was begun
+elsewhere is refused (login CSRF), and it is good once: the cookie is taken back whatever comes of it.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from urllib.parse import urlencode
+
+import structlog
+from fastapi import APIRouter, Request
+from sqlalchemy import Connection
+from starlette.responses import Response
+
+from identity import signin
+from identity.domain import NewSession, SignInOvertaken, new_secret
+from identity.federation.service import Federation
+from identity.federation.upstream import Begun, NotBelieved, Upstream, Vouched
+from identity.page_routes import (
+    NotFromHere,
+    NotSignedInHere,
+    browser_secret,
+    is_ours,
+    page_router,
+    see_other,
+    session_in,
+)
+from identity.sealing import SealBroken, SecretKeys
+from identity.visitor import counted_as
+from identity.web import BROWSER_COOKIE, SESSION_COOKIE, Web, read_form, set_cookie, start_session
+from servicekit.errors import Kind, ServiceError
+
+BEGUN_COOKIE = "__Host-rescind_elsewhere"
+_LIFE = 600  # seconds that somebody has at the other provider
+_log = structlog.get_logger("identity.federation")
+
+
+def router(web: Web, federation: Federation, upstreams: Mapping[str, Upstream], secret_keys: SecretKeys) -> APIRouter:
+    """The routes."""
+    pages = page_router(web.views)
+
+    @pages.post("/sign-in-with/{provider}")
+    async def begin(request: Request, provider: str) -> Response:
+        form = await read_form(request)
+        if not is_ours(web, request, form, "sign-in-with", BROWSER_COOKIE):
+            raise NotFromHere
+        return await out(provider, flow=form.get("flow") or "")
+
+    @pages.post("/account/connect/{provider}")
+    async def connect(request: Request, provider: str) -> Response:
+        form = await read_form(request)
+        session = await web.database.run(lambda tx: session_in(web, tx, request))
+        if session is None:
+            raise NotSignedInHere
+        if not is_ours(web, request, form, "connect", SESSION_COOKIE):
+            raise NotFromHere
+        await web.door.proof(session.user_id, counted_as(web.visitor(request)))
+        whose = await web.database.read(lambda tx: signin.person(tx, session.user_id))
+        known = await web.database.read(lambda tx: web.accounts.credentials(tx, whose.email))
+        right = await web.passwords.verify(None if known is None else known.password_hash, form.get("password") or "")
+        if not right:
+            raise ServiceError(Kind.FORBIDDEN, "WRONG_PASSWORD", "The password is not right. Go back and try again.")
+        return await out(provider, link_to=session.user_id)
+
+    @pages.get("/sign-in-with/{provider}/callback")
+    async def back(request: Request, provider: str) -> Response:
+        begun = opened(request.cookies.get(BEGUN_COOKIE))
+        try:
+            response = await answered(request, provider, begun)
+        except ServiceError as error:
+            why = error.why if isinstance(error, NotBelieved) else error.reason
+            _log.warning("vouching_refused", provider=provider, why=why)
+            response = web.views.message(error.kind.title, error.detail, status=error.kind.http, code=error.reason)
+        response.delete_cookie(BEGUN_COOKIE, path="/", secure=True, httponly=True, samesite="lax")
+        return response
+
+    @pages.get("/vouch")
+    async def show_proof(request: Request) -> Response:
+        link = request.query_params.get("link") or ""
+        email = await federation.people.linked_address(link, "vouch")
+        browser = browser_secret(web, request)
+        page = web.views.page("vouch.html", csrf_token=web.forms.csrf("vouch", browser), link=link, email=email)
+        set_cookie(page, BROWSER_COOKIE, browser)
+        return page
+
+    @pages.post("/vouch")
+    async def prove(request: Request) -> Response:
+        form = await read_form(request)
+        if not is_ours(web, request, form, "vouch", BROWSER_COOKIE):
+            raise NotFromHere
+        made = await federation.prove(form.get("link") or "", request.cookies[BROWSER_COOKIE], web.visitor(request))
+        web.told()
+        response = see_other("/account?notice=connected")
+        start_session(response, made.opened)
+        web.door.remember(response, made.user_id, made.hard_gen)
+        return response
+
+    async def out(provider: str, *, flow: str = "", link_to: str = "") -> Response:
+        upstream = upstreams.get(provider)
+        if upstream is None:
+            raise ServiceError(Kind.NOT_FOUND, "NO_SUCH_PROVIDER", "There is no such provider here.")
+        state, nonce, verifier = (new_secret(web.issuer.entropy) for _ in range(3))
+        begun = Begun(provider, state, nonce, verifier, flow, link_to)
+        url = await upstream.start(begun)
+        # Not a redirect: it would have to be allowed by the policy (form-action) of every page with such a form on it.
+        text = f"You go on to {upstream.provider.name}, and come back."
+        response = web.views.message("One moment", text, link=url, link_text="Go on")
+        response.headers["refresh"] = f"0;url={url}"
+        sealed = secret_keys.seal("federation", json.dumps(asdict(begun)).encode())
+        value = base64.urlsafe_b64encode(sealed).decode()
+        response.set_cookie(BEGUN_COOKIE, value, max_age=_LIFE, path="/", secure=True, httponly=True, samesite="lax")
+        return response
+
+    def opened(cookie: str | None) -> Begun | None:
+        try:
+            return Begun(**json.loads(secret_keys.open("federation", base64.urlsafe_b64decode(cookie or ""))))
+        except (SealBroken, binascii.Error, ValueError):
+            return None
+
+    async def answered(request: Request, provider: str, begun: Begun | None) -> Response:
+        given = request.query_params
+        if begun is None or begun.provider != provider or given.get("state") != begun.state:
+            raise NotBelieved("begun elsewhere")
+        if len(given.multi_items()) != len(given) or not given.get("code"):
+            raise NotBelieved("no code")
+        vouched = await upstreams[provider].finish(begun, given["code"], given.get("iss"))
+        if begun.link_to:
+            return await connected(request, vouched, begun.link_to)
+        known = await federation.known(vouched)
+        if known is None:
+            browser = browser_secret(web, request)
+            await web.door.mail(vouched.email or vouched.subject, counted_as(web.visitor(request)))
+            await federation.ask_for_proof(vouched, browser)
+            text = "A mail with a link is on its way. Open it in this browser, and you are signed in."
+            page = web.views.message("One more step", text)
+            set_cookie(page, BROWSER_COOKIE, browser)
+            return page
+        previous, visitor = request.cookies.get(SESSION_COOKIE), web.visitor(request)
+
+        def work(tx: Connection) -> NewSession:
+            return signin.open_session(tx, web.issuer, known, previous, visitor=visitor)
+
+        try:
+            session = await web.database.run(work)
+        except SignInOvertaken:
+            raise NotBelieved("the account changed meanwhile") from None
+        web.told()
+        _log.info("signed_in", user_id=known.user_id, sid=session.sid, provider=provider)
+        to = "/account" if not begun.flow else "/consent?" + urlencode({"flow": begun.flow})
+        response = see_other(to)
+        start_session(response, session)
+        web.door.remember(response, known.user_id, known.hard_gen)
+        return response
+
+    async def connected(request: Request, vouched: Vouched, link_to: str) -> Response:
+        session = await web.database.run(lambda tx: session_in(web, tx, request))
+        if session is None or session.user_id != link_to:
+            raise NotBelieved("somebody else is signed in now")
+        await federation.link(vouched, link_to)
+        return see_other("/account?notice=connected")
+
+    return pages

@@ -1,0 +1,136 @@
+"""Who it is that another provider vouches for, and when to link.
+
+What a provider says of an address never opens an account here. An identity is linked after proof of both: by somebody
+who is signed in and has just shown their password, or by whoever reads the mail that is sent to the address, in the
+browser that came back from the provider (so nobody confirms for a stranger).
+"""
+
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy import Connection, select
+
+from identity import signin
+from identity.domain import Credentials, NewSession, UserId, secret_digest
+from identity.federation.upstream import Vouched
+from identity.people.links import LIVES, Link, LinkSpent
+from identity.people.service import NewAccount, People, checked_address
+from identity.people.storage import user_identities
+from identity.service import NewUser
+from identity.storage import exclusive, users
+from identity.visitor import Visitor
+from servicekit.database import insert_new
+from servicekit.errors import Kind, ServiceError
+
+_log = structlog.get_logger("identity.federation")
+
+
+@dataclass(frozen=True, slots=True)
+class Federation:
+    """The use cases."""
+
+    people: People
+    names: dict[str, str]  # of the providers, by id
+
+    async def known(self, vouched: Vouched) -> Credentials | None:
+        """Whose identity this is here, to be signed in; None: nobody's yet.
+
+        Raises:
+            ServiceError: ACCOUNT_NOT_USABLE: the account is switched off.
+        """
+
+        def work(tx: Connection) -> Credentials | None:
+            row = tx.execute(
+                select(users.c.id, users.c.hard_gen, users.c.disabled_at)
+                .join(user_identities, user_identities.c.user_id == users.c.id)
+                .where(user_identities.c.provider == vouched.provider, user_identities.c.subject == vouched.subject)
+            ).one_or_none()
+            if row is None:
+                return None
+            return Credentials(UserId(row.id), "", row.hard_gen, disabled=row.disabled_at is not None)
+
+        found = await self.people.database.read(work)
+        if found is not None and found.disabled:
+            raise ServiceError(Kind.FORBIDDEN, "ACCOUNT_NOT_USABLE", "This account cannot be used.")
+        return found
+
+    async def link(self, vouched: Vouched, user_id: str) -> None:
+        """Links an identity to somebody who is signed in and has proven it.
+
+        Raises:
+            ServiceError: IDENTITY_TAKEN: it is another account's.
+        """
+        linked = await self.people.database.run(lambda tx: self._insert(tx, vouched, user_id))
+        if not linked:
+            raise ServiceError(Kind.CONFLICT, "IDENTITY_TAKEN", "It is connected to an account already.")
+        _log.info("identity_linked", user_id=user_id, provider=vouched.provider)
+
+    async def ask_for_proof(self, vouched: Vouched, browser: str) -> None:
+        """Mails a link that proves the address, good in this browser alone.
+
+        Raises:
+            ServiceError: EMAIL_NOT_VERIFIED: the provider does not say that it has seen to the address.
+        """
+        if not vouched.email:
+            detail = "The other provider has not confirmed an e-mail address of yours. Confirm one there first."
+            raise ServiceError(Kind.FORBIDDEN, "EMAIL_NOT_VERIFIED", detail)
+        self.people.require_mail()
+        address = checked_address(vouched.email)
+        about = {
+            "provider": vouched.provider,
+            "subject": vouched.subject,
+            "name": vouched.name or address.partition("@")[0],
+            "browser": secret_digest(browser),
+        }
+
+        def work(tx: Connection) -> None:
+            link = Link("vouch", address, None, None, about)
+            secret = self.people.links.make(tx, link)
+            name = self.names[vouched.provider]
+            self.people.post.hand_in(tx, "vouch", address, life=LIVES["vouch"], link=secret, provider=name)
+
+        await self.people.database.run(work)
+        self.people.post.handed_in.set()
+
+    async def prove(self, secret: str, browser: str, visitor: Visitor) -> NewAccount:
+        """Links the identity to the account with the proven address, or begins one, and signs the person in.
+
+        Raises:
+            LinkSpent: it was used, is too old, is another browser's, or the account cannot be used.
+        """
+
+        def work(tx: Connection) -> NewAccount:
+            waiting = self.people.links.look(tx, secret, "vouch")
+            if waiting.about["browser"] != secret_digest(browser):
+                raise LinkSpent
+            # The account before its link: that is the order of locks.
+            row = tx.execute(exclusive(select(users).where(users.c.email == waiting.email))).one_or_none()
+            link = self.people.links.spend(tx, secret, "vouch")
+            if row is None:
+                self.people.accounts.add_user(tx, NewUser(link.email, link.about["name"], ""))
+                row = tx.execute(select(users).where(users.c.email == link.email)).one()
+            vouched = Vouched(link.about["provider"], link.about["subject"], link.email, link.about["name"])
+            if row.disabled_at is not None or not self._insert(tx, vouched, row.id):
+                raise LinkSpent
+            return NewAccount(row.id, row.hard_gen, self._opened(tx, row.id, row.hard_gen, visitor))
+
+        made = await self.people.database.run(work)
+        _log.info("identity_linked_by_mail", user_id=made.user_id)
+        return made
+
+    def _opened(self, tx: Connection, user_id: str, hard_gen: int, visitor: Visitor) -> NewSession:
+        proven = Credentials(UserId(user_id), "", hard_gen, disabled=False)
+        return signin.open_session(tx, self.people.issuer, proven, None, visitor=visitor)
+
+    def _insert(self, tx: Connection, vouched: Vouched, user_id: str) -> bool:
+        return insert_new(
+            tx,
+            user_identities,
+            {
+                "provider": vouched.provider,
+                "subject": vouched.subject,
+                "user_id": user_id,
+                "shown_as": vouched.email or vouched.name or vouched.subject,
+                "linked_at": self.people.database.now(tx),
+            },
+        )

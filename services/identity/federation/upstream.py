@@ -1,0 +1,211 @@
+"""One conversation with another provider, through Authlib's client: state, nonce and PKCE always.
+
+An ID token is believed when it is signed by a key of the provider's with an algorithm of the list, says the provider
+as its issuer and us as its audience, has not expired, and repeats our nonce (OpenID Connect Core section 3.1.3.7). No
+token of the provider's is kept: it is used once, here, and forgotten.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+from authlib.common.errors import AuthlibBaseError
+from authlib.integrations.httpx_client import AsyncOAuth2Client
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet
+
+from identity.federation.providers import Provider, is_safe
+from servicekit.errors import Kind, ServiceError
+
+ALGORITHMS = ("RS256", "PS256", "ES256")
+DEADLINE = 10.0  # seconds for a whole conversation: a person waits
+_LEEWAY = 60  # seconds that another provider's clock may be off
+_LONGEST_SUBJECT = 255  # characters (OpenID Connect Core section 2)
+
+
+class NotBelieved(ServiceError):
+    """The provider did not answer as it must. `why` is for the log, and holds nothing of what it said."""
+
+    def __init__(self, why: str) -> None:
+        detail = "The other provider did not answer as it should. Please try again, or sign in another way."
+        super().__init__(Kind.FORBIDDEN, "PROVIDER_NOT_BELIEVED", detail)
+        self.why = why
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What an answer is checked against; it waits in a sealed cookie of the browser that began."""
+
+    provider: str
+    state: str
+    nonce: str
+    verifier: str
+    flow: str = ""
+    link_to: str = ""  # usr_…: somebody who is signed in, and has just proven it, wants this provider linked
+
+
+@dataclass(frozen=True, slots=True)
+class Vouched:
+    """What a provider says of somebody. `email` is empty unless it says that it has seen to it."""
+
+    provider: str
+    subject: str
+    email: str
+    name: str
+
+
+class Upstream:
+    """One provider. `redirect_uri` is ours."""
+
+    def __init__(
+        self,
+        provider: Provider,
+        redirect_uri: str,
+        *,
+        transport: httpx2.AsyncBaseTransport | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.provider = provider
+        self._redirect_uri = redirect_uri
+        self._transport = transport
+        self._now = now
+        self._metadata: Mapping[str, Any] = {}
+
+    async def start(self, begun: Begun) -> str:
+        """Where to send the person.
+
+        Raises:
+            NotBelieved: the provider cannot be reached, or is another.
+        """
+        async with self._client(
+            "openid email profile" if not self.provider.is_github else "read:user user:email"
+        ) as http:
+            endpoint = (await self._described(http))["authorization_endpoint"]
+            more = {} if self.provider.is_github else {"nonce": begun.nonce}
+            url, _ = http.create_authorization_url(endpoint, state=begun.state, code_verifier=begun.verifier, **more)
+            return str(url)
+
+    async def finish(self, begun: Begun, code: str, issuer: str | None) -> Vouched:
+        """What the provider says of whoever came back with `code`. `issuer` is RFC 9207's `iss`, if there was one.
+
+        Raises:
+            NotBelieved: anything about it is wrong.
+        """
+        if issuer is not None and issuer != self.provider.issuer:
+            raise NotBelieved("another issuer answered")
+        try:
+            async with asyncio.timeout(DEADLINE), self._client() as http:
+                described = await self._described(http)
+                token = await http.fetch_token(
+                    described["token_endpoint"],
+                    grant_type="authorization_code",
+                    code=code,
+                    code_verifier=begun.verifier,
+                    redirect_uri=self._redirect_uri,
+                )
+                if self.provider.is_github:
+                    return await self._github(http)
+                id_token = token.get("id_token")
+                if not isinstance(id_token, str):
+                    raise NotBelieved("there is no ID token")
+                return self._vouched(await self._claims(http, described["jwks_uri"], id_token, begun.nonce))
+        except (httpx2.HTTPError, AuthlibBaseError, TimeoutError, KeyError, TypeError) as failure:
+            raise NotBelieved(type(failure).__name__) from None
+
+    async def _claims(self, http: AsyncOAuth2Client, jwks_uri: str, id_token: str, nonce: str) -> Mapping[str, Any]:
+        keys = await self._json(http, jwks_uri)
+        try:
+            decoded = jwt.decode(id_token, KeySet.import_key_set(keys), algorithms=list(ALGORITHMS))
+            jwt.JWTClaimsRegistry(
+                now=int(self._now()),
+                leeway=_LEEWAY,
+                iss={"essential": True, "value": self.provider.issuer},
+                sub={"essential": True},
+                aud={"essential": True, "value": self.provider.client_id},
+                exp={"essential": True},
+                iat={"essential": True},
+                nonce={"essential": True, "value": nonce},
+            ).validate(decoded.claims)
+        except (JoseError, ValueError, TypeError) as error:
+            raise NotBelieved(f"the ID token: {type(error).__name__}") from None
+        claims: Mapping[str, Any] = decoded.claims
+        several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
+        if claims.get("azp", self.provider.client_id) != self.provider.client_id or (several and "azp" not in claims):
+            raise NotBelieved("the ID token is for another client")
+        return claims
+
+    def _vouched(self, claims: Mapping[str, Any]) -> Vouched:
+        # Exactly true: `"true"` is what some say who have not checked.
+        email = claims.get("email") if claims.get("email_verified") is True else ""
+        return self._checked(claims["sub"], email, claims.get("name"))
+
+    async def _github(self, http: AsyncOAuth2Client) -> Vouched:
+        api = self.provider.github_api
+        user = await self._json(http, f"{api}/user")
+        emails = await self._json(http, f"{api}/user/emails")
+        primary = [one["email"] for one in emails if one.get("primary") is True and one.get("verified") is True]
+        # The number stays when the login changes hands.
+        number = user["id"]
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise NotBelieved("no id")
+        return self._checked(str(number), primary[0] if primary else "", user.get("name") or user.get("login"))
+
+    def _checked(self, subject: object, email: object, name: object) -> Vouched:
+        if not isinstance(subject, str) or not 1 <= len(subject) <= _LONGEST_SUBJECT or not subject.isprintable():
+            raise NotBelieved("no subject")
+        return Vouched(
+            self.provider.id,
+            subject,
+            email.strip().lower() if isinstance(email, str) else "",
+            " ".join(name.split())[:100] if isinstance(name, str) and name.isprintable() else "",
+        )
+
+    async def _described(self, http: AsyncOAuth2Client) -> Mapping[str, Any]:
+        """The provider's metadata (RFC 8414), fetched once; of this issuer and no other (section 3.3)."""
+        if self._metadata:
+            return self._metadata
+        if self.provider.is_github:
+            base = f"{self.provider.github}/login/oauth"
+            self._metadata = {"authorization_endpoint": f"{base}/authorize", "token_endpoint": f"{base}/access_token"}
+            return self._metadata
+        try:
+            async with asyncio.timeout(DEADLINE):
+                found = await self._json(http, f"{self.provider.issuer}/.well-known/openid-configuration")
+        except (httpx2.HTTPError, TimeoutError) as failure:
+            raise NotBelieved(type(failure).__name__) from None
+        if found.get("issuer") != self.provider.issuer:
+            raise NotBelieved("the metadata is of another issuer")
+        for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
+            if not isinstance(found.get(name), str) or not is_safe(found[name]):
+                raise NotBelieved(f"no {name}")
+        self._metadata = found
+        return self._metadata
+
+    async def _json(self, http: AsyncOAuth2Client, url: str) -> Any:
+        # A provider's token goes to its own API, and nowhere else.
+        without = not (self.provider.is_github and url.startswith(f"{self.provider.github_api}/"))
+        response = await http.request("GET", url, headers={"accept": "application/json"}, withhold_token=without)
+        if response.status_code != 200:
+            raise NotBelieved(f"status {response.status_code}")
+        try:
+            return response.json()
+        except ValueError:
+            raise NotBelieved("no JSON") from None
+
+    def _client(self, scope: str | None = None) -> AsyncOAuth2Client:
+        return AsyncOAuth2Client(
+            client_id=self.provider.client_id,
+            client_secret=self.provider.client_secret.get_secret_value(),
+            redirect_uri=self._redirect_uri,
+            scope=scope,
+            code_challenge_method="S256",
+            leeway=0,  # else a token that lives a minute counts as dead
+            timeout=DEADLINE,
+            follow_redirects=False,
+            trust_env=False,
+            transport=self._transport,
+        )

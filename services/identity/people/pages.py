@@ -1,0 +1,147 @@
+"""Before somebody is signed in: creating an account, resetting a password, proving an address.
+
+Asking for mail is answered alike whatever the address; following a link shows a form, and the form spends it.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from identity.oauth.requests import Parameters
+from identity.page_routes import NotFromHere, browser_secret, is_ours, page_router, see_other
+from identity.passwords import RECOMMENDED, SHORTEST, PasswordRefused
+from identity.people.links import Purpose
+from identity.people.service import People
+from identity.throttle import TooMany
+from identity.visitor import counted_as
+from identity.web import BROWSER_COOKIE, Web, read_form, set_cookie, start_session
+from servicekit.errors import ServiceError
+
+# What a form may get wrong, and the field that it is said beside.
+_FIELDS = {"ADDRESS_NOT_VALID": "email_fault", "NAME_NOT_VALID": "name_fault"}
+
+
+def router(web: Web, people: People) -> APIRouter:
+    """The pages and the forms on them."""
+    pages = page_router(web.views)
+
+    @pages.get("/signup")
+    async def show_signup(request: Request) -> Response:
+        people.require_mail()
+        return await shown(request, "signup.html", "signup")
+
+    @pages.post("/signup")
+    async def sign_up(request: Request) -> Response:
+        return await asked(request, "signup.html", "signup", people.ask_to_sign_up)
+
+    @pages.get("/reset")
+    async def show_reset(request: Request) -> Response:
+        people.require_mail()
+        return await shown(request, "reset.html", "reset")
+
+    @pages.post("/reset")
+    async def reset(request: Request) -> Response:
+        return await asked(request, "reset.html", "reset", people.ask_to_reset)
+
+    @pages.get("/signup/finish")
+    async def show_signup_finish(request: Request) -> Response:
+        return await followed(request, "signup_finish.html", "signup", name="")
+
+    @pages.post("/signup/finish")
+    async def finish_signup(request: Request) -> Response:
+        form = await from_here(request, "signup/finish")
+        link, name, password = (form.get(field) or "" for field in ("link", "name", "password"))
+        try:
+            made = await people.finish_sign_up(link, name, password, web.visitor(request))
+        except (PasswordRefused, ServiceError) as error:
+            return await faulted(request, error, "signup_finish.html", "signup", link, name=name[:100])
+        web.told()
+        response = see_other("/account?notice=welcome")
+        start_session(response, made.opened)
+        web.door.remember(response, made.user_id, made.hard_gen)
+        return response
+
+    @pages.get("/reset/finish")
+    async def show_reset_finish(request: Request) -> Response:
+        return await followed(request, "reset_finish.html", "reset")
+
+    @pages.post("/reset/finish")
+    async def finish_reset(request: Request) -> Response:
+        form = await from_here(request, "reset/finish")
+        link, password = form.get("link") or "", form.get("password") or ""
+        try:
+            await people.finish_reset(link, password)
+        except PasswordRefused as error:
+            return await faulted(request, error, "reset_finish.html", "reset", link)
+        return see_other("/login?notice=password-reset")
+
+    @pages.get("/verify")
+    async def show_verify(request: Request) -> Response:
+        return await followed(request, "verify.html", "verify")
+
+    @pages.post("/verify")
+    async def verify(request: Request) -> Response:
+        form = await from_here(request, "verify")
+        await people.verify(form.get("link") or "")
+        text = "We know now that this address is yours."
+        return web.views.message("Your address is confirmed", text, link="/account", link_text="Your account")
+
+    async def shown(request: Request, template: str, does: str, status: int = 200, **more: Any) -> Response:
+        browser = browser_secret(web, request)
+        filled = {"email": "", "fault": "", "email_fault": "", "name_fault": "", "password_fault": ""} | more
+        page = web.views.page(
+            template,
+            status=status,
+            csrf_token=web.forms.csrf(does, browser),
+            shortest=SHORTEST,
+            recommended=RECOMMENDED,
+            **filled,
+        )
+        set_cookie(page, BROWSER_COOKIE, browser)
+        return page
+
+    async def asked(request: Request, template: str, does: str, ask: Callable[[str], Awaitable[None]]) -> Response:
+        people.require_mail()
+        form = await from_here(request, does)
+        email = (form.get("email") or "")[:254]
+        try:
+            await web.door.mail(email, counted_as(web.visitor(request)))
+            await ask(email)
+        except TooMany as error:
+            page = await shown(request, template, does, 429, email=email, fault=error.detail)
+            page.headers["retry-after"] = str(round(error.retry_after or 1))
+            return page
+        except ServiceError as error:
+            if error.reason not in _FIELDS:
+                raise
+            return await shown(request, template, does, 422, email=email, **{_FIELDS[error.reason]: error.detail})
+        text = "If it is one that mail reaches, a mail with a link is on its way. Look into your mail, and at spam too."
+        return web.views.message("Look into your mail", text, link="/login", link_text="Back to signing in")
+
+    async def followed(request: Request, template: str, purpose: Purpose, **more: Any) -> Response:
+        link = request.query_params.get("link") or ""
+        email = await people.linked_address(link, purpose)
+        return await shown(request, template, request.url.path[1:], link=link, email=email, **more)
+
+    async def faulted(
+        request: Request, error: Exception, template: str, purpose: Purpose, link: str, **more: Any
+    ) -> Response:
+        """The form again, with what was wrong beside the field. The link is still good."""
+        if isinstance(error, PasswordRefused):
+            fault = {"password_fault": str(error)}
+        elif isinstance(error, ServiceError) and error.reason in _FIELDS:
+            fault = {_FIELDS[error.reason]: error.detail}
+        else:
+            raise error
+        email = await people.linked_address(link, purpose)
+        return await shown(request, template, request.url.path[1:], 422, link=link, email=email, **more, **fault)
+
+    async def from_here(request: Request, does: str) -> Parameters:
+        form = await read_form(request)
+        if not is_ours(web, request, form, does, BROWSER_COOKIE):
+            raise NotFromHere
+        return form
+
+    return pages

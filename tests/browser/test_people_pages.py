@@ -1,0 +1,168 @@
+"""Sign-up, the account and the administration in a real browser, without scripts; and the screenshots in docs/.
+
+`PYTHONPATH=tests python tests/browser/test_people_pages.py docs/screenshots` writes those anew.
+"""
+
+import asyncio
+import re
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from email import message_from_bytes, policy
+from pathlib import Path
+
+import httpx2
+import pytest
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
+
+from devstack.flow import OAuthClient
+from support.eventually import eventually
+from support.identity_front import ADMIN, ALICE, PASSWORD
+from support.requirements import CHROMIUM
+from support.running_identity import RunningIdentity, running_identity
+
+pytestmark = pytest.mark.browser
+FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+SHAPES = {"phone": (390, 844), "desktop": (1280, 900)}
+ADMIN_PAGES = ("users", "clients", "new-client", "keys", "audit")
+
+
+@asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        await browser.close()
+
+
+async def window(browser: Browser, identity: RunningIdentity, shape: str = "desktop", scheme: str = "light") -> Page:
+    width, height = SHAPES[shape]
+    context: BrowserContext = await browser.new_context(
+        base_url=identity.issuer,
+        java_script_enabled=False,
+        viewport={"width": width, "height": height},
+        color_scheme=scheme,  # type: ignore[arg-type]
+    )
+    context.set_default_timeout(20_000)
+    return await context.new_page()
+
+
+async def sign_in(page: Page, email: str) -> None:
+    await page.goto("/login")
+    await page.get_by_label("E-mail").fill(email)
+    await page.get_by_label("Password").fill(PASSWORD)
+    await page.get_by_role("button", name="Sign in").click()
+    await page.wait_for_url("**/account")
+
+
+@pytest.fixture
+async def identity(tmp_path: Path) -> AsyncIterator[RunningIdentity]:
+    async with running_identity(tmp_path) as identity:
+        yield identity
+
+
+def eml(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.eml"))
+
+
+async def mailed(folder: Path) -> str:
+    """The path of the link in the one mail of the outbox."""
+
+    async def arrived() -> list[Path]:
+        return eml(folder)
+
+    (file,) = await eventually(arrived, within=20)
+    mail = message_from_bytes(file.read_bytes(), policy=policy.default)
+    text = mail.get_body(("plain",)).get_content()  # type: ignore[union-attr]
+    found = re.search(r"https?://[^/\s]+(/\S+)", text)
+    assert found is not None
+    return found[1]
+
+
+async def test_somebody_signs_up_and_ends_everything(identity: RunningIdentity, tmp_path: Path) -> None:
+    async with chromium() as browser:
+        page = await window(browser, identity, "phone")
+        await page.goto("/login")
+        await page.get_by_role("link", name="Create an account").click()
+        await page.get_by_label("E-mail").fill("carol@example.com")
+        await page.get_by_role("button", name="Send me the link").click()
+        await expect(page.get_by_role("heading", name="Look into your mail")).to_be_visible()
+        await page.goto(await mailed(tmp_path / "mail"))
+        await page.get_by_label("Name").fill("Carol")
+        await page.get_by_label("Password").fill("password123")
+        await page.get_by_role("button", name="Create the account").click()
+        field = page.get_by_label("Password")
+        await expect(field).to_have_attribute("aria-invalid", "true")
+        described = (await field.get_attribute("aria-describedby") or "").split()
+        await expect(page.locator(f"#{described[-1]}")).to_contain_text("first that anybody would try")
+        await field.fill("a-lamp-of-purple-glass")
+        await page.get_by_role("button", name="Create the account").click()
+        await expect(page.get_by_role("heading", name="Carol")).to_be_visible()
+        await page.get_by_role("button", name="End everything").click()
+        await expect(page.get_by_role("heading", name="You are signed out")).to_be_visible()
+
+
+async def test_an_administrator_switches_an_account_off(identity: RunningIdentity) -> None:
+    async with chromium() as browser:
+        page = await window(browser, identity)
+        await sign_in(page, ADMIN)
+        await page.get_by_role("link", name="Administration").click()
+        await page.get_by_role("link", name="Alice").click()
+        await page.get_by_role("button", name="Switch off").click()
+        await expect(page.get_by_role("status")).to_contain_text("switched off")
+        await page.get_by_role("link", name="Audit log").click()
+        await expect(page.get_by_text("ACCOUNT_DISABLED")).to_be_visible()
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+async def test_nothing_overflows(identity: RunningIdentity, width: int) -> None:
+    async with chromium() as browser:
+        page = await window(browser, identity)
+        await page.set_viewport_size({"width": width, "height": 800})
+        await sign_in(page, ADMIN)
+        for path in ("/account", "/signup", "/reset", *(f"/admin/{name}" for name in ADMIN_PAGES)):
+            await page.goto(path)
+            box = await page.locator("main").bounding_box()
+            assert box is not None
+            assert box["x"] >= 0, path
+            assert box["x"] + box["width"] <= width, path
+            wide = await page.locator("html").bounding_box()
+            assert wide is not None
+            assert wide["width"] <= width, path
+
+
+async def take(folder: Path) -> None:
+    """Every page in both shapes and schemes."""
+    with tempfile.TemporaryDirectory() as data:
+        async with running_identity(Path(data)) as identity, chromium() as browser:
+            async with httpx2.AsyncClient() as http:
+                partner = OAuthClient(
+                    http,
+                    identity.issuer,
+                    "partner",
+                    secret="partner-secret",
+                    redirect_uri="http://127.0.0.1:7777/callback",
+                )
+                asked = partner.start(scope="openid profile orders:read offline_access").url
+            for shape in SHAPES:
+                for scheme in ("light", "dark"):
+                    page = await window(browser, identity, shape, scheme)
+                    name = f"identity-{{}}-{shape}-{scheme}.png"
+                    for path, what in (("/login", "sign-in"), ("/signup", "sign-up")):
+                        await page.goto(path)
+                        await page.screenshot(path=folder / name.format(what))
+                    await sign_in(page, ALICE)
+                    await page.goto(asked)
+                    await page.screenshot(path=folder / name.format("consent"))
+                    await page.goto("/account")
+                    await page.screenshot(path=folder / name.format("account"), full_page=True)
+                    await page.context.clear_cookies()
+                    await sign_in(page, ADMIN)
+                    await page.goto("/admin/users")
+                    await page.screenshot(path=folder / name.format("admin"))
+                    await page.context.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(take(Path(sys.argv[1])))
