@@ -30,6 +30,9 @@ GrantId = NewType("GrantId", str)
 Entropy = Callable[[int], bytes]
 
 IDENTITY_AUDIENCE = "urn:rescind:identity"
+# How a person proved who they are (RFC 8176). No value says that another provider vouched, so then none is given.
+PASSWORD = "pwd"  # noqa: S105  (a word, not a password)
+VOUCHED_FOR = ""
 OFFLINE = "offline_access"
 
 # Which scopes mean something at which audience: a token for one service carries no scope of another.

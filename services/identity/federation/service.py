@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy import Connection, select
 
 from identity import signin
-from identity.domain import Credentials, NewSession, UserId, secret_digest
+from identity.domain import VOUCHED_FOR, Credentials, NewSession, UserId, secret_digest
 from identity.federation.upstream import Vouched
 from identity.people.links import LIVES, Link, LinkSpent
 from identity.people.service import NewAccount, People, checked_address
@@ -120,7 +120,7 @@ class Federation:
 
     def _opened(self, tx: Connection, user_id: str, hard_gen: int, visitor: Visitor) -> NewSession:
         proven = Credentials(UserId(user_id), "", hard_gen, disabled=False)
-        return signin.open_session(tx, self.people.issuer, proven, None, visitor=visitor)
+        return signin.open_session(tx, self.people.issuer, proven, None, visitor=visitor, amr=VOUCHED_FOR)
 
     def _insert(self, tx: Connection, vouched: Vouched, user_id: str) -> bool:
         return insert_new(
