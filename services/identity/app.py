@@ -19,6 +19,7 @@ from identity.admin import pages as admin_pages
 from identity.admin.proof import Gate
 from identity.admin.registry import Registry
 from identity.admin.rpc import AdministrationApi
+from identity.administration import Administration
 from identity.audit import AuditTrail
 from identity.authority import Authority, AuthorityInterceptor
 from identity.backchannel import LogoutQueue, LogoutSender
@@ -49,7 +50,7 @@ from identity.redis_log import RedisLog
 from identity.replay import Replay
 from identity.revocations import RevocationLog
 from identity.sealing import SecretKeys
-from identity.service import Accounts, Administration
+from identity.service import Accounts
 from identity.settings import Settings
 from identity.throttle import Throttle
 from identity.views import Views

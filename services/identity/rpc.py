@@ -22,13 +22,14 @@ from contracts.identity.v1 import (
     tokens_pb2,
     tokens_pb2_grpc,
 )
+from identity.administration import Administration
 from identity.authority import current_caller
 from identity.introspection import Introspector
 from identity.my_account_rpc import MyAccountApi
 from identity.receipts import NEXT_IN_MS, Receipts
 from identity.replay import Replay
 from identity.rpc_receipts import member_message, receipts_message, report_from, wait_of
-from identity.service import Accounts, Administration
+from identity.service import Accounts
 from rescind.errors import MalformedToken, TokenRefused, UntrustedToken
 from servicekit.database import Database
 from servicekit.errors import Kind, ServiceError

@@ -10,12 +10,12 @@ from starlette.responses import Response
 from identity.admin import directory
 from identity.admin.proof import Administrator, Gate
 from identity.admin.registry import DEVICE, GRANT_TYPES, RESOURCES, SCOPES, Registry, as_new_client
+from identity.administration import Administration
 from identity.audit import AuditTrail
 from identity.my_account import MyAccount
 from identity.oauth.consent import in_plain_words
 from identity.page_routes import page_router, see_other
 from identity.people.browsers import named
-from identity.service import Administration
 from identity.web import Web
 from servicekit.errors import Kind, ServiceError
 

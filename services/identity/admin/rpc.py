@@ -7,11 +7,12 @@ from typing import Any
 from contracts.identity.v1 import administration_pb2, administration_pb2_grpc, my_account_pb2
 from identity.admin import directory
 from identity.admin.registry import Registry
+from identity.administration import Administration
 from identity.audit import AuditRecord, AuditTrail
 from identity.authority import current_caller
 from identity.my_account import MyAccount
 from identity.my_account_rpc import listed
-from identity.service import Administration, NewClient
+from identity.service import NewClient
 from servicekit.database import Database
 
 
