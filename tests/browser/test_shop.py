@@ -6,7 +6,7 @@ import pytest
 from playwright.async_api import Locator, Page, Route, expect
 
 from devstack.seeds import ADMIN, ALICE, BOB
-from support.browsers import NewWindow, go, opened, sign_in
+from support.browsers import PATIENCE, NewWindow, Web, go, hashes_in, opened, sign_in
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
@@ -84,16 +84,18 @@ async def test_what_is_sold_out_meanwhile_is_said_beside_the_basket(new_window: 
     await expect(mine.page.get_by_text("Nothing in it yet")).to_be_visible()
 
 
-async def test_the_stream_survives_a_restart_of_the_service(new_window: NewWindow) -> None:
+async def test_the_page_survives_a_restart_of_the_service(new_window: NewWindow, web: Web) -> None:
     mine = await new_window()
     await sign_in(mine.page, ALICE)
-    live = mine.page.get_by_role("status").filter(has_text="Live")
-    await expect(live).to_have_count(1)
-    await mine.page.context.set_offline(True)
-    await mine.page.context.set_offline(False)
-    await expect(live).to_have_count(1)
-    await opened(mine.page, "/#/preferences")
-    await expect(mine.page.get_by_label("E-mail about orders")).to_be_checked()
+    await expect(mine.page.locator(".live[data-state=open]")).to_be_visible()
+    await web.stack.fault("kill", "session")
+    try:
+        await expect(mine.page.locator(".live[data-state=waiting]")).to_be_visible()
+    finally:
+        await web.stack.fault("start", "session")
+    await expect(mine.page.locator(".live[data-state=open]")).to_be_visible(timeout=PATIENCE)
+    await place_one(mine.page, mine.page)  # under the same session, and told of by the new stream
+    await expect(mine.page.get_by_role("region", name="News").get_by_text("We have your order")).to_be_visible()
 
 
 async def test_preferences_are_kept(new_window: NewWindow) -> None:
@@ -115,9 +117,7 @@ async def test_the_witness_sees_a_token_that_is_there(new_window: NewWindow, kin
     await sign_in(mine.page, ALICE)
     planted = "eyJhbGciOiJSUzI1NiJ9.e30." if kind == "access token" else "k" * 43
     if kind == "refresh token":  # of which identity knows the hash
-        from support.browsers import _hashes
-
-        mine.witness._refresh_hashes = lambda: _hashes(planted)  # type: ignore[method-assign]
+        mine.witness._refresh_hashes = lambda: hashes_in(planted)  # type: ignore[method-assign]
     assert await mine.witness.tokens() == []
     await mine.page.evaluate("planted => localStorage.setItem('seen', planted)", planted)
     assert len(await mine.witness.tokens()) == 1

@@ -58,7 +58,7 @@ class Witness:
             seen.append((f"storage and page of {page.url}", await page.evaluate(_STORAGE)))
         issued = self._refresh_hashes()
         assert issued, "identity has issued no refresh token: this scan would find nothing"
-        return [where for where, text in seen if _JWS.search(text) or not issued.isdisjoint(_hashes(text))]
+        return [where for where, text in seen if _JWS.search(text) or not issued.isdisjoint(hashes_in(text))]
 
     async def _keep(self, response: Response) -> None:
         where = f"{response.request.method} {response.url.partition('?')[0]}"
@@ -76,7 +76,8 @@ class Witness:
             return {hash_ for (hash_,) in database.execute("SELECT hash FROM refresh_tokens")}
 
 
-def _hashes(text: str) -> set[str]:
+def hashes_in(text: str) -> set[str]:
+    """The hashes, as identity stores them, of all that could be an opaque token."""
     return {hashlib.sha256(found.encode()).hexdigest() for found in _OPAQUE.findall(text)}
 
 

@@ -88,6 +88,8 @@ function open({ root, app, signal }) {
     }
   }
 
+  const readAll = () => Promise.all([readProducts(), readOrders()]);
+
   async function more() {
     try {
       const page = await api.get(`/api/orders?page_size=${PAGE}&page_token=${encodeURIComponent(next)}`, signal);
@@ -126,10 +128,8 @@ function open({ root, app, signal }) {
   until(signal, live, "notification", ({ detail }) => {
     if (detail.category.toUpperCase().endsWith("ORDERS")) void readOrders();
   });
-  until(signal, live, "resumed", () => void readOrders());
-  repeatedly(signal, AFRESH, async () => {
-    await Promise.all([readProducts(), readOrders()]);
-  });
+  until(signal, live, "resumed", () => void readAll());
+  repeatedly(signal, AFRESH, readAll);
 
   fill(
     root,
