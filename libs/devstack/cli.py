@@ -114,7 +114,7 @@ def _show(name: str, line: str) -> None:
     with contextlib.suppress(ValueError):
         fields = json.loads(line)
         if isinstance(fields, dict) and "event" in fields:
-            if fields["event"] == "request" and fields.get("route") in ("/readyz", "/livez"):
+            if fields.get("route") in _ROUTINE or fields.get("method") in _ROUTINE:
                 return
             shown = {k: v for k, v in fields.items() if k not in _HIDDEN and v is not None}
             rest = " ".join(f"{key}={value}" for key, value in shown.items())
@@ -123,6 +123,8 @@ def _show(name: str, line: str) -> None:
     console.print(f"[{colour}]{name:>13}[/{colour}] {escape(line)}", soft_wrap=True, highlight=False)
 
 
+# Every second or so, from every process: nothing else could be read.
+_ROUTINE = {"/readyz", "/livez", "/contracts.identity.v1.RevocationsService/Report"}
 _HIDDEN = {"event", "timestamp", "service", "level", "logger", "request_id", "trace_id"}
 
 

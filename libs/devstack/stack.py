@@ -22,6 +22,7 @@ from devstack.seeds import catalogue_json, client_secret, seeds_json
 from devstack.target import WRITE_STALENESS, Addresses, Fault, Part, StackError
 
 _START_SECONDS = 30.0
+_AFTER_IDENTITY: tuple[Part, ...] = ("orders", "notifications", "session")
 CONTROL_SOCKET = "control.sock"  # in the stack's folder; devstack.control listens there
 
 
@@ -139,7 +140,7 @@ class Stack:
         return f"redis://127.0.0.1:{self._ports.redis}/0"
 
     async def __aenter__(self) -> "Stack":
-        """Starts everything, each part once the one before is ready.
+        """Starts everything, each part once those that it needs are ready.
 
         Raises:
             StackError: a port is busy, or a part did not come up; the text has its last words.
@@ -154,13 +155,13 @@ class Stack:
         try:
             await self.fault("start", "redis")
             jwks = public_jwks(client_key(self._folder))
-            await self._seed("identity", seeds_json(jwks, self.addresses.session))
+            await asyncio.gather(
+                self.fault("start", "sessions"),
+                self._seed("identity", seeds_json(jwks, self.addresses.session)),
+                self._seed("orders", catalogue_json()),
+            )
             await self.fault("start", "identity")
-            await self._seed("orders", catalogue_json())
-            await self.fault("start", "orders")
-            await self.fault("start", "notifications")
-            await self.fault("start", "sessions")
-            await self.fault("start", "session")
+            await asyncio.gather(*(self.fault("start", part) for part in _AFTER_IDENTITY))
         except BaseException:
             await self.stop()
             raise

@@ -56,6 +56,7 @@ class Cause:
     """Why something was revoked, as the log says it. An administrator may give others."""
 
     SIGNED_OUT = "SIGNED_OUT"
+    SIGNED_OUT_EVERYWHERE = "SIGNED_OUT_EVERYWHERE"
     PASSWORD_CHANGED = "PASSWORD_CHANGED"  # noqa: S105  (a word, not a password)
     ROLES_CHANGED = "ROLES_CHANGED"
     ACCOUNT_DISABLED = "ACCOUNT_DISABLED"

@@ -100,7 +100,7 @@ class MyAccount:
 
         def work(tx: Connection) -> tuple[int, Position]:
             held = _held(tx, user_id, self.database.now)
-            return len(held.sessions), self.revocations.revoke_subject(tx, user_id, Cause.SIGNED_OUT)
+            return len(held.sessions), self.revocations.revoke_subject(tx, user_id, Cause.SIGNED_OUT_EVERYWHERE)
 
         return await self._committed(work)
 
