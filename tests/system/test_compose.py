@@ -10,7 +10,7 @@ import pytest
 from devstack.stack import Ports
 
 ROOT = Path(__file__).parents[2]
-SERVICES = ("identity", "orders", "notifications")
+SERVICES = ("identity", "orders", "notifications", "session")
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 
@@ -33,6 +33,11 @@ def _elsewhere() -> str:
   notifications:
     environment: {{RESCIND_ISSUER: "http://localhost:{ports.identity}"}}
     ports: !override ["127.0.0.1:{ports.notifications}:8003", "127.0.0.1:{ports.notifications_grpc}:9003"]
+  session:
+    environment:
+      RESCIND_ISSUER: "http://localhost:{ports.identity}"
+      SESSION_PUBLIC_URL: "http://localhost:{ports.session}"
+    ports: !override ["127.0.0.1:{ports.session}:8000", "127.0.0.1:{ports.session_grpc}:9000"]
 """
 
 
