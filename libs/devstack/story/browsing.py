@@ -11,7 +11,7 @@ import httpx2
 
 from devstack.flow import Browser
 from devstack.seeds import ALICE, PASSWORD
-from devstack.story.events import AT_ONCE
+from devstack.story.events import AT_ONCE, since
 from devstack.story.live import Item, Stream, by_sse, listening
 from devstack.story.scene import OK, ORDER, Answer, Scene, Unexpected
 
@@ -145,7 +145,5 @@ async def _everywhere(scene: Scene, window: Window, stream: Stream, app: str) ->
     end, ended_at = await stream.ended()
     if ended_at - acknowledged > AT_ONCE:
         raise Unexpected(f"the page's live stream went on for {ended_at - acknowledged:.1f} s")
-    # It may end before the answer has reached us.
-    ms = max(0.0, ended_at - acknowledged) * 1000
-    scene.step("browser", "sign out everywhere: the live stream", http=end, ms=ms)
+    scene.step("browser", "sign out everywhere: the live stream", http=end, **since(acknowledged, ended_at))
     scene.step("browser", "what came into the browser", note=f"{window.searched} answers and events: no token")

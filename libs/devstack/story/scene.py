@@ -91,10 +91,14 @@ class Scene:
         """A person's tokens for orders, got by the phone app through the sign-in page."""
         return await self.client().sign_in(browser or self.browser(), email, PASSWORD, scope=scope, resource=ORDERS)
 
-    async def revoke(self, **target: Any) -> revocations_pb2.RevokeResponse:
-        """Has the back office revoke something, by the kind that `target` names; returns when it is acknowledged."""
+    async def revoke(self, *, office: str = "", **target: Any) -> revocations_pb2.RevokeResponse:
+        """Has the back office revoke something, by the kind that `target` names; returns when it is acknowledged.
+
+        `office` is its token, where it must not be fetched first.
+        """
         request = revocations_pb2.RevokeRequest(cause="DEMO", **target)
-        return await self.revocations.Revoke(request, metadata=bearer(await self.office()), timeout=_DEADLINE)
+        metadata = bearer(office or await self.office())
+        return await self.revocations.Revoke(request, metadata=metadata, timeout=_DEADLINE)
 
     async def receipts(self, position: int) -> revocations_pb2.Receipts:
         """Who has applied that position, as the back office is told (`GetStatus`)."""
