@@ -141,7 +141,8 @@ async def _demo(where: Where) -> None:
             console.print()
             console.print(table(scene.steps))
         console.print(
-            "ms: from the acknowledged revocation to the refusal seen on both wires, calling in a tight loop."
+            "ms: from the acknowledged revocation to the refusal seen on both wires, calling in a tight loop; or to "
+            "the end of a stream; or from what the last column says."
         )
         console.print(f"[bold green]{len(scene.steps)} steps, all as they should be[/bold green], "
                       f"{time.monotonic() - started:.0f} s")  # fmt: skip

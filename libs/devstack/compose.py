@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx2
 
-from devstack.target import Addresses, Fault, Part, StackError
+from devstack.target import POISON, Addresses, Fault, Part, StackError
 
 _COMMANDS: dict[Fault, tuple[str, ...]] = {
     "kill": ("kill",),
@@ -51,6 +51,15 @@ class Compose:
         await _compose(self._folder, *_COMMANDS[fault], part)
         if fault == "start":
             await self._ready(part)
+
+    async def dead_letters(self, *arguments: str) -> str:
+        """See `Target`."""
+        command = ("exec", "-T", "notifications", "python", "-m", "notifications", "dead-letters")
+        return await _compose(self._folder, *command, *arguments)
+
+    async def poison(self) -> None:
+        """See `Target`."""
+        await _compose(self._folder, "exec", "-T", "notifications", "python", "-c", POISON)
 
     async def _ready(self, part: Part) -> None:
         at = self.addresses

@@ -6,7 +6,7 @@ The socket lies in the stack's own folder, which only its user may enter.
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,7 +27,11 @@ async def controlled(stack: Stack, folder: Path) -> AsyncIterator[None]:
                     raise StackError("unknown fault or part")
                 await stack.fault(fault, part)
             said = {"addresses": asdict(stack.addresses)}
-        except (StackError, ValueError, KeyError) as error:
+            if command.get("poison"):
+                await stack.poison()
+            if "dead_letters" in command:
+                said["printed"] = {"text": await stack.dead_letters(*map(str, command["dead_letters"]))}
+        except (StackError, ValueError, KeyError, TypeError) as error:
             said = {"error": {"text": str(error)}}
         writer.write(json.dumps(said).encode() + b"\n")
         with contextlib.suppress(OSError):
@@ -70,8 +74,16 @@ class RunningStack:
         """
         await _asked(self._folder, {"fault": fault, "part": part})
 
+    async def dead_letters(self, *arguments: str) -> str:
+        """See `Target`."""
+        return (await _asked(self._folder, {"dead_letters": arguments}))["printed"]["text"]
 
-async def _asked(folder: Path, command: dict[str, str]) -> dict[str, dict[str, str]]:
+    async def poison(self) -> None:
+        """See `Target`."""
+        await _asked(self._folder, {"poison": True})
+
+
+async def _asked(folder: Path, command: Mapping[str, object]) -> dict[str, dict[str, str]]:
     reader, writer = await asyncio.open_unix_connection(folder / CONTROL_SOCKET)
     try:
         writer.write(json.dumps(command).encode() + b"\n")

@@ -19,7 +19,7 @@ from devstack.client_key import client_key, public_jwks
 from devstack.outbox import FOLDER as OUTBOX
 from devstack.process import Line, Process
 from devstack.seeds import catalogue_json, client_secret, seeds_json
-from devstack.target import WRITE_STALENESS, Addresses, Fault, Part, StackError
+from devstack.target import POISON, WRITE_STALENESS, Addresses, Fault, Part, StackError
 
 _START_SECONDS = 30.0
 _AFTER_IDENTITY: tuple[Part, ...] = ("orders", "notifications", "session")
@@ -204,6 +204,37 @@ class Stack:
                 await process.kill()
             else:
                 process.signal(signal.SIGSTOP if fault == "freeze" else signal.SIGCONT)
+
+    async def dead_letters(self, *arguments: str) -> str:
+        """See `Target`."""
+        return await self._python("notifications", "-m", "notifications", "dead-letters", *arguments)
+
+    async def poison(self) -> None:
+        """See `Target`."""
+        await self._python("notifications", "-c", POISON)
+
+    async def _python(self, part: Part, *arguments: str) -> str:
+        """What Python prints as that part's process would be started.
+
+        Raises:
+            StackError: it failed.
+        """
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *arguments, env={**os.environ, **self.environment(part)},
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                out, error = await process.communicate()
+        except TimeoutError:
+            raise StackError(f"a command of {part} did not end in {_START_SECONDS:.0f} s") from None
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if process.returncode != 0:
+            raise StackError(f"a command of {part} failed: {error.decode(errors='replace').strip()[-400:]}")
+        return out.decode(errors="replace")
 
     def _made(self, part: Part) -> Process:
         if part in ("redis", "sessions"):

@@ -9,6 +9,23 @@ Fault = Literal["kill", "start", "freeze", "thaw"]
 PARTS: tuple[Part, ...] = ("redis", "identity", "orders", "notifications")
 FAULTS: tuple[Fault, ...] = ("kill", "start", "freeze", "thaw")
 
+# What `poison` runs in the place of notifications, which has what it needs: it reads that stream.
+POISON = """
+import asyncio, os
+from eventlog.redis_stream import RedisStream
+
+async def append():
+    stream = RedisStream(os.environ["RESCIND_REDIS_URL"], "orders.events")
+    try:
+        last = await stream.last()
+        if await stream.append(last, [(last + 1, b"no envelope")]) != last + 1:
+            raise SystemExit("somebody else appended meanwhile")
+    finally:
+        await stream.aclose()
+
+asyncio.run(append())
+"""
+
 # How long orders goes on writing while identity does not answer: 60 s by default, short here so that one can watch it.
 WRITE_STALENESS = 2
 
@@ -46,6 +63,22 @@ class Target(Protocol):
 
     async def fault(self, fault: Fault, part: Part) -> None:
         """Does it. A killed Redis comes back empty. `start` returns once the part accepts connections.
+
+        Raises:
+            StackError: it could not be done.
+        """
+        ...
+
+    async def dead_letters(self, *arguments: str) -> str:
+        """What `python -m notifications dead-letters` prints for `arguments`, run where that service runs.
+
+        Raises:
+            StackError: the command failed.
+        """
+        ...
+
+    async def poison(self) -> None:
+        """Appends to orders.events what nobody can read, as a broken producer would. Between two orders, please.
 
         Raises:
             StackError: it could not be done.

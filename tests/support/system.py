@@ -37,6 +37,14 @@ class Elsewhere:
         """Refuses: processes that a test starts, it stops itself."""
         raise StackError(f"{self.name} has no {part} to {fault}")
 
+    async def dead_letters(self, *arguments: str) -> str:
+        """Refuses likewise."""
+        raise StackError(f"{self.name} has no dead letters to {arguments[0]}")
+
+    async def poison(self) -> None:
+        """Refuses likewise."""
+        raise StackError(f"{self.name} has no stream to poison")
+
 
 @dataclass(frozen=True, slots=True)
 class Verifier:

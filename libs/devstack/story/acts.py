@@ -4,7 +4,6 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Awaitable, Callable
 
 from devstack.seeds import BOB, IDENTITY, PASSWORD
 from devstack.story.scene import Answer, Scene, Unexpected, claims_of, header_of
@@ -164,18 +163,6 @@ async def identity_dies(scene: Scene) -> None:
             raise Unexpected("writes do not come back")
         await asyncio.sleep(0.05)
     scene.step("break", "identity back: a write", http=http, grpc=rpc)
-
-
-Act = Callable[[Scene], Awaitable[None]]
-ACTS: tuple[Act, ...] = (
-    signing_in,
-    forgeries,
-    six_kinds,
-    redis_comes_back_empty,
-    orders_restarts_without_redis,
-    revoking_without_redis,
-    identity_dies,
-)
 
 
 async def _a_revoked_token(scene: Scene) -> str:

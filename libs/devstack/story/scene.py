@@ -23,6 +23,7 @@ from devstack.target import Target
 
 REDIRECT = "http://127.0.0.1:53682/callback"
 OK = "accepted"
+ORDER = {"items": [{"sku": "teapot", "quantity": 1}]}
 _DEADLINE = 5.0  # seconds for one call
 
 
@@ -50,7 +51,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A row of the table. `ms` is from the acknowledged revocation to the first refusal on either wire, the slower."""
+    """A row of the table. `ms` is from the acknowledged revocation to the first refusal on either wire, the slower,
+    where `note` says nothing else.
+    """
 
     act: str
     what: str
@@ -88,11 +91,25 @@ class Scene:
         """A person's tokens for orders, got by the phone app through the sign-in page."""
         return await self.client().sign_in(browser or self.browser(), email, PASSWORD, scope=scope, resource=ORDERS)
 
-    async def revoke(self, **target: Any) -> revocations_pb2.RevokeResponse:
-        """Has the back office revoke something, by the kind that `target` names; returns when it is acknowledged."""
-        tokens = await self.client("backoffice").client_credentials(scope="identity:admin", resource=IDENTITY)
+    async def revoke(self, *, office: str = "", **target: Any) -> revocations_pb2.RevokeResponse:
+        """Has the back office revoke something, by the kind that `target` names; returns when it is acknowledged.
+
+        `office` is its token, where it must not be fetched first.
+        """
         request = revocations_pb2.RevokeRequest(cause="DEMO", **target)
-        return await self.revocations.Revoke(request, metadata=_bearer(tokens.access_token), timeout=_DEADLINE)
+        metadata = bearer(office or await self.office())
+        return await self.revocations.Revoke(request, metadata=metadata, timeout=_DEADLINE)
+
+    async def receipts(self, position: int) -> revocations_pb2.Receipts:
+        """Who has applied that position, as the back office is told (`GetStatus`)."""
+        request = revocations_pb2.GetStatusRequest(position=position)
+        metadata = bearer(await self.office())
+        return (await self.revocations.GetStatus(request, metadata=metadata, timeout=_DEADLINE)).receipts
+
+    async def office(self) -> str:
+        """The back office's token for identity."""
+        tokens = await self.client("backoffice").client_credentials(scope="identity:admin", resource=IDENTITY)
+        return tokens.access_token
 
     # Calls
 
@@ -103,8 +120,7 @@ class Scene:
         try:
             if write:
                 headers["idempotency-key"] = f"demo-{time.monotonic_ns()}"
-                order = {"items": [{"sku": "teapot", "quantity": 1}]}
-                response = await self.web.post(url, json=order, headers=headers, timeout=_DEADLINE)
+                response = await self.web.post(url, json=ORDER, headers=headers, timeout=_DEADLINE)
             else:
                 response = await self.web.get(url, headers=headers, timeout=_DEADLINE)
         except httpx2.HTTPError as failure:
@@ -119,12 +135,25 @@ class Scene:
                 request = orders_pb2.CreateOrderRequest(
                     items=[orders_pb2.Item(sku="teapot", quantity=1)], request_id=f"demo-{time.monotonic_ns()}"
                 )
-                await self.orders.CreateOrder(request, metadata=_bearer(token), timeout=_DEADLINE)
+                await self.orders.CreateOrder(request, metadata=bearer(token), timeout=_DEADLINE)
             else:
-                await self.orders.ListOrders(orders_pb2.ListOrdersRequest(), metadata=_bearer(token), timeout=_DEADLINE)
+                await self.orders.ListOrders(orders_pb2.ListOrdersRequest(), metadata=bearer(token), timeout=_DEADLINE)
         except grpc.aio.AioRpcError as failure:
-            return Answer(failure.code().name, _reason(failure))
+            return Answer(failure.code().name, reason_of(failure))
         return Answer("OK", OK)
+
+    async def order(self, token: str) -> str:
+        """Places an order over REST; its id.
+
+        Raises:
+            Unexpected: it was refused.
+        """
+        headers = {"authorization": f"Bearer {token}", "idempotency-key": f"demo-{time.monotonic_ns()}"}
+        url = f"{self.target.addresses.orders}/v1/orders"
+        response = await self.web.post(url, json=ORDER, headers=headers, timeout=_DEADLINE)
+        if response.status_code != 201:
+            raise Unexpected(f"an order was refused: {response.status_code}")
+        return str(response.json()["id"])
 
     async def both(self, token: str, *, write: bool = False) -> tuple[Answer, Answer]:
         """Over REST and over gRPC at once."""
@@ -201,11 +230,13 @@ def header_of(token: str) -> dict[str, Any]:
     return claims_of("." + token.split(".")[0])
 
 
-def _bearer(token: str) -> grpc.aio.Metadata:
+def bearer(token: str) -> grpc.aio.Metadata:
+    """The metadata of a call with `token`."""
     return grpc.aio.Metadata(("authorization", f"Bearer {token}"))
 
 
-def _reason(failure: grpc.aio.AioRpcError) -> str:
+def reason_of(failure: grpc.aio.AioRpcError) -> str:
+    """The UPPER_SNAKE reason of a failed call; the status where it has none."""
     status = rpc_status.from_call(failure)
     for detail in status.details if status is not None else ():
         info = error_details_pb2.ErrorInfo()
