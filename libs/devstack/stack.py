@@ -17,7 +17,7 @@ import httpx2
 
 from devstack.client_key import client_key, public_jwks
 from devstack.outbox import FOLDER as OUTBOX
-from devstack.process import Line, Process
+from devstack.process import Line, Process, surroundings
 from devstack.seeds import catalogue_json, client_secret, seeds_json
 from devstack.target import POISON, WRITE_STALENESS, Addresses, Fault, Part, StackError
 
@@ -220,7 +220,7 @@ class Stack:
             StackError: it failed.
         """
         process = await asyncio.create_subprocess_exec(
-            sys.executable, *arguments, env={**os.environ, **self.environment(part)},
+            sys.executable, *arguments, env=surroundings() | self.environment(part),
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         try:

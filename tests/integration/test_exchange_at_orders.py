@@ -46,7 +46,7 @@ class World:
         return answer.access_token
 
     async def call(self, method: str, path: str, token: str) -> httpx2.Response:
-        body = {"items": [{"sku": "book-1", "quantity": 1}]} if method == "POST" else None
+        body = {"items": [{"sku": "teapot", "quantity": 1}]} if method == "POST" else None
         headers = {"authorization": f"Bearer {token}"}
         return await self.http.request(method, f"{self.orders}{path}", json=body, headers=headers)
 

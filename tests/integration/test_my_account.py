@@ -182,7 +182,11 @@ async def test_everywhere_is_hard(any_wire: Wire) -> None:
     refresh = identity.refresh(lasting.claims["gid"])
     assert (await wire.end(token, everywhere=True)).ended == 2
     (row,) = identity.log()
-    assert (row.cause, row.entries[0]["kind"], row.entries[0]["soft"]) == (Cause.SIGNED_OUT, "subject", False)
+    assert (row.cause, row.entries[0]["kind"], row.entries[0]["soft"]) == (
+        Cause.SIGNED_OUT_EVERYWHERE,
+        "subject",
+        False,
+    )
     for gone in (token, lasting):
         assert not identity.is_living(gone)
         assert identity.denied(gone)

@@ -162,7 +162,7 @@ async def test_a_client_gets_what_it_is_registered_for(front: Front) -> None:
     ("client_id", "parameters", "error"),
     [
         ("mobile", {"grant_type": "password", "username": ALICE, "password": PASSWORD}, "unsupported_grant_type"),
-        ("mobile", {"grant_type": "urn:ietf:params:oauth:grant-type:device_code"}, "unsupported_grant_type"),
+        ("mobile", {"grant_type": "urn:ietf:params:oauth:grant-type:device_code"}, "unauthorized_client"),
         ("mobile", {}, "invalid_request"),
         ("mobile", {"grant_type": "client_credentials"}, "invalid_client"),
         ("web", {"grant_type": "client_credentials"}, "unauthorized_client"),

@@ -74,7 +74,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
                 tokens = await app.sign_in(
                     Browser(http, identity.issuer), ALICE, PASSWORD, scope="orders:write", resource=ORDERS
                 )
-                order = {"items": [{"sku": "book-1", "quantity": 1}]}
+                order = {"items": [{"sku": "teapot", "quantity": 1}]}
                 bearing = {"authorization": f"Bearer {tokens.access_token}"}
                 placed = await http.post(f"{orders_url}/v1/orders", json=order, headers=bearing)
                 assert placed.status_code == 201, placed.text

@@ -10,6 +10,7 @@ from orders.app import build
 from orders.settings import Settings
 from servicekit.lifecycle import Ports, serve
 from support.eventually import eventually
+from support.orders_wires import stock
 from support.running_identity import RunningIdentity
 
 
@@ -27,6 +28,7 @@ async def running_orders(folder: Path, identity: RunningIdentity) -> AsyncIterat
         "grpc_port": 0,
         "metrics_port": 0,
     }
+    await stock(settings["database_url"])
     service = build(Settings(**settings))
     started: asyncio.Future[Ports] = asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(serve(service, started=started.set_result))

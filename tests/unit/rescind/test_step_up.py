@@ -121,4 +121,4 @@ def test_services_say_it_in_the_one_vocabulary() -> None:
     assert error.headers["www-authenticate"] == 'Bearer error="insufficient_user_authentication", max_age=300'
     info = error_details_pb2.ErrorInfo()
     assert rpc_status(error, request_id="r").details[0].Unpack(info)
-    assert dict(info.metadata) == {"max_age": "300", "request_id": "r"}
+    assert dict(info.metadata) == {"kind": "UNAUTHENTICATED", "max_age": "300", "request_id": "r"}
