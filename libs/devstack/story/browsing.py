@@ -11,7 +11,8 @@ import httpx2
 
 from devstack.flow import Browser
 from devstack.seeds import ALICE, PASSWORD
-from devstack.story.events import AT_ONCE, since
+from devstack.story.acts import AT_ONCE
+from devstack.story.events import since
 from devstack.story.live import Item, Stream, by_sse, listening
 from devstack.story.scene import OK, ORDER, Answer, Scene, Unexpected
 

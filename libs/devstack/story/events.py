@@ -6,11 +6,11 @@ from typing import Any
 
 from contracts.identity.v1 import revocations_pb2
 from devstack.seeds import ALICE, NOTIFICATIONS, ORDERS, PASSWORD
+from devstack.story.acts import AT_ONCE
 from devstack.story.live import PATIENCE, Stream, every_wire
 from devstack.story.scene import OK, Answer, Scene, Unexpected, claims_of
 from eventlog.event import Event, new_event_id
 
-AT_ONCE = 1.0  # seconds; see `acts`
 EVERYWHERE = frozenset({"urn:rescind:orders", "urn:rescind:notifications", "urn:rescind:session"})
 _SCOPE = "openid offline_access orders:read orders:write notifications:read"
 
