@@ -35,7 +35,7 @@ async def test_the_story_is_told_to_its_end_and_leaves_no_process(tmp_path: Path
         assert reason in output
     for act in ("4401 TOKEN_REVOKED", "end TOKEN_REVOKED", "by 3 of 3", "UNREADABLE"):  # streams, receipts, poison
         assert act in output
-    for act in ("__Host-rescind_session", "end SIGNED_OUT"):  # the browser
+    for act in ("__Host-rescind_session", "SIGNED_OUT", "no token"):  # the browser
         assert act in output
     for error in ("authorization_pending", "access_denied", "invalid_grant", "login_required"):  # OAuth
         assert error in output

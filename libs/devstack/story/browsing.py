@@ -147,4 +147,4 @@ async def _everywhere(scene: Scene, window: Window, stream: Stream, app: str) ->
     if ended_at - acknowledged > AT_ONCE:
         raise Unexpected(f"the page's live stream went on for {ended_at - acknowledged:.1f} s")
     scene.step("browser", "sign out everywhere: the live stream", http=end, **since(acknowledged, ended_at))
-    scene.step("browser", "what came into the browser", note=f"{window.searched} answers and events: no token")
+    scene.step("browser", "what came into the browser", note=f"{window.searched} answers: no token")
