@@ -57,9 +57,9 @@ class Compose:
         command = ("exec", "-T", "notifications", "python", "-m", "notifications", "dead-letters")
         return await _compose(self._folder, *command, *arguments)
 
-    async def poison(self) -> None:
+    async def poison(self, payload: bytes) -> None:
         """See `Target`."""
-        await _compose(self._folder, "exec", "-T", "notifications", "python", "-c", POISON)
+        await _compose(self._folder, "exec", "-T", "notifications", "python", "-c", POISON, payload.hex())
 
     async def _ready(self, part: Part) -> None:
         at = self.addresses

@@ -27,8 +27,8 @@ async def controlled(stack: Stack, folder: Path) -> AsyncIterator[None]:
                     raise StackError("unknown fault or part")
                 await stack.fault(fault, part)
             said = {"addresses": asdict(stack.addresses)}
-            if command.get("poison"):
-                await stack.poison()
+            if "poison" in command:
+                await stack.poison(bytes.fromhex(command["poison"]))
             if "dead_letters" in command:
                 said["printed"] = {"text": await stack.dead_letters(*map(str, command["dead_letters"]))}
         except (StackError, ValueError, KeyError, TypeError) as error:
@@ -78,9 +78,9 @@ class RunningStack:
         """See `Target`."""
         return (await _asked(self._folder, {"dead_letters": arguments}))["printed"]["text"]
 
-    async def poison(self) -> None:
+    async def poison(self, payload: bytes) -> None:
         """See `Target`."""
-        await _asked(self._folder, {"poison": True})
+        await _asked(self._folder, {"poison": payload.hex()})
 
 
 async def _asked(folder: Path, command: Mapping[str, object]) -> dict[str, dict[str, str]]:

@@ -31,18 +31,13 @@ def _tied(command: Sequence[str]) -> Sequence[str]:
     return (sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *command)
 
 
-def surroundings() -> dict[str, str]:
-    """The environment that this process was started in, to hand on."""
-    return dict(os.environ)
-
-
 class Process:
     """A command with a name. `on_line` gets every line that it prints."""
 
     def __init__(self, name: str, command: Sequence[str], env: Mapping[str, str], on_line: Line) -> None:
         self.name = name
         self._command = command
-        self._env = surroundings() | dict(env)
+        self._env = {**os.environ, **env}
         self._on_line = on_line
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None

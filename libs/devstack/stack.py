@@ -17,7 +17,7 @@ import httpx2
 
 from devstack.client_key import client_key, public_jwks
 from devstack.outbox import FOLDER as OUTBOX
-from devstack.process import Line, Process, surroundings
+from devstack.process import Line, Process
 from devstack.seeds import catalogue_json, client_secret, seeds_json
 from devstack.target import POISON, WRITE_STALENESS, Addresses, Fault, Part, StackError
 
@@ -209,32 +209,31 @@ class Stack:
         """See `Target`."""
         return await self._python("notifications", "-m", "notifications", "dead-letters", *arguments)
 
-    async def poison(self) -> None:
+    async def poison(self, payload: bytes) -> None:
         """See `Target`."""
-        await self._python("notifications", "-c", POISON)
+        await self._python("notifications", "-c", POISON, payload.hex())
 
     async def _python(self, part: Part, *arguments: str) -> str:
-        """What Python prints as that part's process would be started.
+        """What Python prints, started as that part's process would be.
 
         Raises:
             StackError: it failed.
         """
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, *arguments, env=surroundings() | self.environment(part),
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+        said: list[str] = []
+        command = [sys.executable, *arguments]
+        process = Process(part, command, self.environment(part), lambda _, line: said.append(line))
+        await process.start()
         try:
             async with asyncio.timeout(_START_SECONDS):
-                out, error = await process.communicate()
+                code = await process.wait()
         except TimeoutError:
             raise StackError(f"a command of {part} did not end in {_START_SECONDS:.0f} s") from None
         finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        if process.returncode != 0:
-            raise StackError(f"a command of {part} failed: {error.decode(errors='replace').strip()[-400:]}")
-        return out.decode(errors="replace")
+            if process.running:
+                await process.kill()
+        if code != 0:
+            raise StackError(f"a command of {part} failed: {_last_words(process)}")
+        return "\n".join(said)
 
     def _made(self, part: Part) -> Process:
         if part in ("redis", "sessions"):

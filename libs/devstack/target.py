@@ -9,16 +9,16 @@ Fault = Literal["kill", "start", "freeze", "thaw"]
 PARTS: tuple[Part, ...] = ("redis", "identity", "orders", "notifications")
 FAULTS: tuple[Fault, ...] = ("kill", "start", "freeze", "thaw")
 
-# What `poison` runs in the place of notifications, which has what it needs: it reads that stream.
+# What `poison` runs in the place of notifications, which reads that stream.
 POISON = """
-import asyncio, os
+import asyncio, os, sys
 from eventlog.redis_stream import RedisStream
 
 async def append():
     stream = RedisStream(os.environ["RESCIND_REDIS_URL"], "orders.events")
     try:
         last = await stream.last()
-        if await stream.append(last, [(last + 1, b"no envelope")]) != last + 1:
+        if await stream.append(last, [(last + 1, bytes.fromhex(sys.argv[1]))]) != last + 1:
             raise SystemExit("somebody else appended meanwhile")
     finally:
         await stream.aclose()
@@ -77,8 +77,8 @@ class Target(Protocol):
         """
         ...
 
-    async def poison(self) -> None:
-        """Appends to orders.events what nobody can read, as a broken producer would. Between two orders, please.
+    async def poison(self, payload: bytes) -> None:
+        """Appends to orders.events what a broken producer might. Not while an order is on its way there.
 
         Raises:
             StackError: it could not be done.

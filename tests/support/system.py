@@ -41,7 +41,7 @@ class Elsewhere:
         """Refuses likewise."""
         raise StackError(f"{self.name} has no dead letters to {arguments[0]}")
 
-    async def poison(self) -> None:
+    async def poison(self, payload: bytes) -> None:
         """Refuses likewise."""
         raise StackError(f"{self.name} has no stream to poison")
 

@@ -11,7 +11,8 @@ import httpx2
 
 from devstack.flow import Browser
 from devstack.seeds import ALICE, PASSWORD
-from devstack.story.events import AT_ONCE, since
+from devstack.story.acts import AT_ONCE
+from devstack.story.events import since
 from devstack.story.live import Item, Stream, by_sse, listening
 from devstack.story.scene import OK, ORDER, Answer, Scene, Unexpected
 
@@ -146,4 +147,4 @@ async def _everywhere(scene: Scene, window: Window, stream: Stream, app: str) ->
     if ended_at - acknowledged > AT_ONCE:
         raise Unexpected(f"the page's live stream went on for {ended_at - acknowledged:.1f} s")
     scene.step("browser", "sign out everywhere: the live stream", http=end, **since(acknowledged, ended_at))
-    scene.step("browser", "what came into the browser", note=f"{window.searched} answers and events: no token")
+    scene.step("browser", "what came into the browser", note=f"{window.searched} answers: no token")

@@ -2,15 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Collection
 from typing import Any
 
 from contracts.identity.v1 import revocations_pb2
 from devstack.seeds import ALICE, NOTIFICATIONS, ORDERS, PASSWORD
+from devstack.story.acts import AT_ONCE
 from devstack.story.live import PATIENCE, Stream, every_wire
 from devstack.story.scene import OK, Answer, Scene, Unexpected, claims_of
+from eventlog.event import Event, new_event_id
 
-AT_ONCE = 1.0  # seconds; see `acts`
 EVERYWHERE = frozenset({"urn:rescind:orders", "urn:rescind:notifications", "urn:rescind:session"})
 _SCOPE = "openid offline_access orders:read orders:write notifications:read"
 
@@ -60,31 +60,32 @@ async def receipts(scene: Scene) -> None:
     note = (
         f"by {len(known.applied)} of {len(known.applied) + len(known.outstanding)}, the slowest after {slowest:.1f} ms"
     )
-    scene.step("live", "revoke, and wait until applied", http=http, grpc=rpc, ms=took, note=note)
+    scene.step("live", "revoke, wait=APPLIED: answered", http=http, grpc=rpc, ms=took, note=note)
 
 
 async def poison(scene: Scene) -> None:
     """An event that nobody can read is put aside with its reason, holds up nothing, and is dropped by a command."""
-    (notified, ordering), before = await asyncio.gather(_two_tokens(scene), _letters(scene))
+    notified, ordering = await _two_tokens(scene)
+    event = _unreadable()
     async with every_wire(scene, notified, ordering) as streams:
         told = streams[0]
         await told.told(await scene.order(ordering))  # nothing is on its way any more
-        await scene.target.poison()
+        await scene.target.poison(event.encoded())
         sent = time.perf_counter()
         order = await scene.order(ordering)
         ms = (await told.told(order) - sent) * 1000
         scene.step("poison", "the order behind an unreadable event", ms=ms, note="from sending it", **_on(told, "200"))
-    number = await _buried(scene, before)
+    number = await _buried(scene, event)
     scene.step("poison", "it is a dead letter", note=f"{number} UNREADABLE")
     again = await scene.target.dead_letters("redrive", number)
     if "1 delivered again" not in again:
         raise Unexpected(f"redrive said: {again}")
-    number = await _buried(scene, before)  # no better than the first time
-    scene.step("poison", "dead-letters redrive: delivered, and no better", note=f"{number} UNREADABLE")
+    number = await _buried(scene, event)
+    scene.step("poison", "redrive: delivered, and no better", note=f"{number} UNREADABLE")
     dropped = await scene.target.dead_letters("discard", number, "--yes")
     if "1 dropped" not in dropped:
         raise Unexpected(f"discard said: {dropped}")
-    scene.step("poison", "dead-letters discard", note="gone")
+    scene.step("poison", "discard: dropped for good")
 
 
 def since(acknowledged: float, at: float) -> dict[str, Any]:
@@ -113,23 +114,24 @@ async def _two_tokens(scene: Scene) -> tuple[str, str]:
     return notified.access_token, (await client.refresh(notified, resource=ORDERS)).access_token
 
 
-async def _letters(scene: Scene) -> dict[str, str]:
-    """The dead letters of notifications on orders.events: id and reason."""
-    rows = (line.split("  ") for line in (await scene.target.dead_letters("list")).splitlines())
-    return {row[0]: row[2] for row in rows if len(row) > 2}
+def _unreadable() -> Event:
+    """It says that it is an order, and its data is none."""
+    placed, order = "contracts.orders.v1.OrderPlaced", f"ord_demo{time.time_ns()}"
+    return Event(new_event_id(), placed, 1, order, 1, time.time_ns() // 1_000_000, "", b"\xff\xff")
 
 
-async def _buried(scene: Scene, before: Collection[str]) -> str:
-    """The id of the dead letter that was not there `before`.
+async def _buried(scene: Scene, event: Event) -> str:
+    """The id of the dead letter that `event` has become.
 
     Raises:
-        Unexpected: there is none, or its reason is another.
+        Unexpected: it is none, or for another reason.
     """
-    deadline = time.perf_counter() + PATIENCE
-    while not (new := {number: why for number, why in (await _letters(scene)).items() if number not in before}):
-        if time.perf_counter() > deadline:
-            raise Unexpected("the unreadable event is no dead letter")
-    ((number, reason),) = new.items()
-    if reason != "UNREADABLE":
-        raise Unexpected(f"the unreadable event was given up as {reason}")
-    return number
+    deadline = time.perf_counter() + 3 * PATIENCE
+    while time.perf_counter() < deadline:
+        for line in (await scene.target.dead_letters("list")).splitlines():
+            number, *told = line.split("  ")
+            if f"{event.type} of {event.aggregate}" in told:
+                if "UNREADABLE" not in told:
+                    raise Unexpected(f"the unreadable event was given up otherwise: {line}")
+                return number
+    raise Unexpected("the unreadable event is no dead letter")

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from devstack.flow import Browser, FlowFailed, OAuthClient, Page, Refused, Tokens
 from devstack.seeds import ALICE, DEVICE_CODE, NOTIFICATIONS, ORDERS, PASSWORD, TOKEN_EXCHANGE
-from devstack.story.events import AT_ONCE
+from devstack.story.acts import AT_ONCE
 from devstack.story.scene import Answer, Scene, Unexpected, claims_of
 
 _ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105  (a name)
