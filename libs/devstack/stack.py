@@ -260,6 +260,7 @@ class Stack:
                 "SESSION_SECRET_KEYS": self._secret_keys("session-keys"),
                 "SESSION_CLIENT_SECRET": client_secret("session"),
                 "SESSION_WEB_CLIENT_SECRET": client_secret("web"),
+                "SESSION_CLIENT_KEY": client_key(self._folder),
                 "SESSION_PUBLIC_URL": addresses.session,
                 "SESSION_ORDERS_URL": addresses.orders,
                 "SESSION_ORDERS_GRPC": addresses.orders_grpc,

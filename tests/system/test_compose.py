@@ -10,7 +10,7 @@ import pytest
 from devstack.stack import Ports
 
 ROOT = Path(__file__).parents[2]
-SERVICES = ("identity", "orders", "notifications")
+SERVICES = ("identity", "orders", "notifications", "session")
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 
@@ -19,11 +19,12 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def _elsewhere() -> str:
-    """A compose file that moves every published port to a free one."""
-    ports = Ports.free()
+def _elsewhere(ports: Ports, seeds: Path) -> str:
+    """A compose file that moves every published port to a free one, with seeds that know the session service there."""
     return f"""services:
-  seed: {{environment: {{RESCIND_ISSUER: "http://localhost:{ports.identity}"}}}}
+  seed:
+    environment: {{RESCIND_ISSUER: "http://localhost:{ports.identity}"}}
+    volumes: ["{seeds}:/seeds.json:ro"]
   identity:
     environment: {{RESCIND_ISSUER: "http://localhost:{ports.identity}"}}
     ports: !override ["127.0.0.1:{ports.identity}:8001", "127.0.0.1:{ports.identity_grpc}:9001"]
@@ -33,17 +34,26 @@ def _elsewhere() -> str:
   notifications:
     environment: {{RESCIND_ISSUER: "http://localhost:{ports.identity}"}}
     ports: !override ["127.0.0.1:{ports.notifications}:8003", "127.0.0.1:{ports.notifications_grpc}:9003"]
+  session:
+    environment:
+      RESCIND_ISSUER: "http://localhost:{ports.identity}"
+      SESSION_PUBLIC_URL: "http://localhost:{ports.session}"
+    ports: !override ["127.0.0.1:{ports.session}:8000", "127.0.0.1:{ports.session_grpc}:9000"]
 """
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ports]:
     """What `make up` starts, stopped by what `make down` does.
 
     It is a compose project of its own at ports of its own: `make down` forgets data, and a person's stack may be up.
     """
-    elsewhere = tmp_path_factory.mktemp("compose") / "elsewhere.yml"
-    elsewhere.write_text(_elsewhere())
+    ports = Ports.free()
+    folder = tmp_path_factory.mktemp("compose")
+    seeds, elsewhere = folder / "seeds.json", folder / "elsewhere.yml"
+    given = (ROOT / "deploy" / "seeds.json").read_text()
+    seeds.write_text(given.replace("http://localhost:8000/", f"http://localhost:{ports.session}/"))
+    elsewhere.write_text(_elsewhere(ports, seeds))
     with pytest.MonkeyPatch.context() as patch:
         project = os.environ.get("RESCIND_TEST_COMPOSE_PROJECT", f"rescind-test-{os.getpid()}")
         patch.setenv("COMPOSE_PROJECT_NAME", project)
@@ -51,7 +61,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         up = _run("make", "up")
         try:
             assert up.returncode == 0, up.stderr[-3000:]
-            yield
+            yield ports
         finally:
             down = _run("make", "down")
         assert down.returncode == 0, down.stderr[-3000:]
