@@ -40,7 +40,7 @@ from support.identity_front import _keys_drawn_in_turn, front_settings, quick_pa
 from support.session_peers import NOTIFICATION_RULES, ORDER_RULES, Notifications, Orders, serving
 from support.session_window import Window
 
-# The client `web` has a secret and, as in the demos, a key. These sign-ins show the secret where a test does not say else.
+# The client `web` has a secret and, as in the demos, a key. The secret is shown where a test does not ask for the key.
 WEB_KEY = (Path(__file__).parents[2] / "deploy" / FILE).read_text()
 KEY = "k1:" + base64.b64encode(b"s" * 32).decode()
 
