@@ -58,7 +58,7 @@ bench: $(READY) ## speed and memory, as ratios to a peer in the same run; writes
 
 up: ## the stack under docker compose, seeded, at the same addresses
 	docker compose up --build --detach --wait
-	@echo "open http://localhost:8000   identity http://localhost:8001   orders http://localhost:8002   Try: make demo"
+	@echo "open http://localhost:8000   identity http://localhost:8001   orders http://localhost:8002   notifications http://localhost:8003   Try: make demo"
 
 down: ## stops the compose stack and forgets its data
 	docker compose down --volumes --remove-orphans

@@ -268,7 +268,7 @@ class Stack:
                 "IDENTITY_HTTP_PORT": str(ports.identity),
                 "IDENTITY_GRPC_PORT": str(ports.identity_grpc),
                 "IDENTITY_METRICS_PORT": str(ports.identity_metrics),
-                "RESCIND_MAIL_URL": f"file://{(self._folder / 'mail').resolve()}",
+                "RESCIND_MAIL_URL": f"file://{(self._folder / OUTBOX).resolve()}",
             },
             "orders": {
                 "ORDERS_DATABASE_URL": f"sqlite:///{self._folder}/orders.db",

@@ -7,14 +7,16 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx2
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from devstack.flow import Page
 from rescind.testing import rsa_key
 from servicekit.errors import ServiceError
 from session.domain import key_of
 from session.relying_party import Registration, RelyingParty
 from session.rest.protection import SESSION_COOKIE
-from support.session_window import ADMIN, ALICE, BOB, Window
-from support.session_world import World
+from support.session_window import ADMIN, ALICE, BOB, PASSWORD, Window
+from support.session_world import WEB_KEY, World
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -271,6 +273,59 @@ async def test_nothing_of_a_person_is_cached(world: World) -> None:
     personal = [response for response in window.seen if response.url.path.startswith(("/api", "/auth"))]
     assert personal
     assert all(response.headers["cache-control"] == "no-store" for response in personal)
+
+
+@pytest.mark.requirement(59)
+async def test_with_a_key_it_pushes_its_request_and_signs_for_itself_everywhere(world: World) -> None:
+    """The secret is not shown once, neither in a form nor in a header: this one would not open anything."""
+    _, replica = await world.another(client_key=WEB_KEY, web_client_secret="not-the-secret")
+    window = world.window(replica)
+    asked: list[httpx2.Request] = []
+    inner = world.wire.handle_async_request
+
+    async def listen(request: httpx2.Request) -> httpx2.Response:
+        if request.method == "POST":
+            asked.append(request)
+        return await inner(request)
+
+    world.wire.handle_async_request = listen  # type: ignore[method-assign]
+    try:
+        location = (await window.navigate("/auth/login")).headers["location"]
+        arrived = await window.identity.submit(await _page(window, location), "/login", email=ALICE, password=PASSWORD)
+        assert isinstance(arrived, str)
+        assert (await window.arrive(arrived)).status_code == 303
+        assert (await window.get("/api/orders")).status_code == 200
+    finally:
+        world.wire.handle_async_request = inner  # type: ignore[method-assign]
+    # RFC 9126: the browser carries the name of the request, and nothing of what is in it.
+    assert parse_qs(urlsplit(location).query).keys() == {"client_id", "request_uri"}
+    assert {"/par", "/token"} <= {request.url.path for request in asked}
+    proofs = []
+    for request in asked:
+        form = parse_qs(request.content.decode())
+        assert form["client_assertion_type"] == ["urn:ietf:params:oauth:client-assertion-type:jwt-bearer"]
+        assert "client_secret" not in form
+        assert "authorization" not in request.headers
+        proofs += form["client_assertion"]
+    assert len(proofs) == len(set(proofs)) >= 3  # /par, the code, the refresh for orders
+
+
+@pytest.mark.requirement(59)
+async def test_a_key_that_identity_does_not_know_signs_nobody_in(world: World) -> None:
+    """Nor does the session service fall back to its secret, which is right."""
+    pem = rsa_key("a stranger's").private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    _, replica = await world.another(client_key=pem)
+    refused = await world.window(replica).navigate("/auth/login")
+    assert refused.status_code >= 400
+    assert "location" not in refused.headers
+    assert "PRIVATE KEY" not in refused.text
+
+
+async def _page(window: Window, location: str) -> Page:
+    """The sign-in page."""
+    page = await window.identity.walk(await window.identity.get(location))
+    assert not isinstance(page, str)
+    return page
 
 
 async def _authorization_request(world: World, window: Window, path: str) -> dict[str, list[str]]:

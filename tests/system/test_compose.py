@@ -2,12 +2,16 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from devstack.stack import Ports
+from support.eventually import eventually
+from support.session_window import BOB, Window
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("identity", "orders", "notifications", "session")
@@ -19,11 +23,12 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def _elsewhere() -> str:
-    """A compose file that moves every published port to a free one."""
-    ports = Ports.free()
+def _elsewhere(ports: Ports, seeds: Path) -> str:
+    """A compose file that moves every published port to a free one, with seeds that know the session service there."""
     return f"""services:
-  seed: {{environment: {{RESCIND_ISSUER: "http://localhost:{ports.identity}"}}}}
+  seed:
+    environment: {{RESCIND_ISSUER: "http://localhost:{ports.identity}"}}
+    volumes: ["{seeds}:/seeds.json:ro"]
   identity:
     environment: {{RESCIND_ISSUER: "http://localhost:{ports.identity}"}}
     ports: !override ["127.0.0.1:{ports.identity}:8001", "127.0.0.1:{ports.identity_grpc}:9001"]
@@ -31,24 +36,32 @@ def _elsewhere() -> str:
     environment: {{RESCIND_ISSUER: "http://localhost:{ports.identity}"}}
     ports: !override ["127.0.0.1:{ports.orders}:8002", "127.0.0.1:{ports.orders_grpc}:9002"]
   notifications:
-    environment: {{RESCIND_ISSUER: "http://localhost:{ports.identity}"}}
+    environment:
+      RESCIND_ISSUER: "http://localhost:{ports.identity}"
+      NOTIFICATIONS_APP_URL: "http://localhost:{ports.session}"
     ports: !override ["127.0.0.1:{ports.notifications}:8003", "127.0.0.1:{ports.notifications_grpc}:9003"]
   session:
     environment:
       RESCIND_ISSUER: "http://localhost:{ports.identity}"
+      # It has a key to say who it is with, and so no use for the secret.
+      SESSION_WEB_CLIENT_SECRET: not-the-secret
       SESSION_PUBLIC_URL: "http://localhost:{ports.session}"
     ports: !override ["127.0.0.1:{ports.session}:8000", "127.0.0.1:{ports.session_grpc}:9000"]
 """
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ports]:
     """What `make up` starts, stopped by what `make down` does.
 
     It is a compose project of its own at ports of its own: `make down` forgets data, and a person's stack may be up.
     """
-    elsewhere = tmp_path_factory.mktemp("compose") / "elsewhere.yml"
-    elsewhere.write_text(_elsewhere())
+    ports = Ports.free()
+    folder = tmp_path_factory.mktemp("compose")
+    seeds, elsewhere = folder / "seeds.json", folder / "elsewhere.yml"
+    given = (ROOT / "deploy" / "seeds.json").read_text()
+    seeds.write_text(given.replace("http://localhost:8000/", f"http://localhost:{ports.session}/"))
+    elsewhere.write_text(_elsewhere(ports, seeds))
     with pytest.MonkeyPatch.context() as patch:
         project = os.environ.get("RESCIND_TEST_COMPOSE_PROJECT", f"rescind-test-{os.getpid()}")
         patch.setenv("COMPOSE_PROJECT_NAME", project)
@@ -56,7 +69,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         up = _run("make", "up")
         try:
             assert up.returncode == 0, up.stderr[-3000:]
-            yield
+            yield ports
         finally:
             down = _run("make", "down")
         assert down.returncode == 0, down.stderr[-3000:]
@@ -85,6 +98,82 @@ def test_an_image_holds_one_service() -> None:
     assert "ModuleNotFoundError" in imported.stderr
 
 
+def _mails(service: str) -> str:
+    return _run("docker", "compose", "exec", "-T", service, "sh", "-c", "cat /outbox/*.eml").stdout
+
+
+@asynccontextmanager
+async def _window(ports: Ports) -> AsyncIterator[Window]:
+    async with httpx2.AsyncClient(timeout=20, follow_redirects=False, trust_env=False) as http:
+        yield Window(http, f"http://localhost:{ports.session}", f"http://localhost:{ports.identity}")
+
+
+async def test_the_image_of_session_holds_the_web_app(stack: Ports) -> None:
+    """The page, and the scripts and styles beside it."""
+    async with _window(stack) as window:
+        page = await window.navigate("/")
+        assert page.status_code == 200
+        assert "<title>" in page.text
+        web = ROOT / "services" / "session" / "web"
+        for file in sorted(web.rglob("*.js")):
+            served = await window.navigate(f"/static/{file.relative_to(web).as_posix()}")
+            assert served.status_code == 200, file
+            assert served.content == file.read_bytes()
+
+
+async def test_an_order_in_the_browser_is_told_in_the_inbox_and_by_mail(stack: Ports) -> None:
+    """Sign-in by private_key_jwt and PAR, orders, its events, notifications and the mail folder: all that is wired."""
+    async with _window(stack) as window:
+        started = await window.navigate("/auth/login")
+        assert "request_uri=" in started.headers["location"]
+        await window.sign_in(BOB)
+        products = (await window.get("/api/products")).json()["products"]
+        order = await window.post(
+            "/api/orders", {"items": [{"sku": products[0]["sku"], "quantity": 1}]}, idempotency_key="compose-1"
+        )
+        assert order.status_code == 201, order.text
+
+        async def told() -> bool:
+            return order.json()["id"] in (await window.get("/api/notifications")).text
+
+        async def mailed() -> bool:
+            return f"To: {BOB}" in _mails("notifications")
+
+        assert await eventually(told, within=30)
+        assert await eventually(mailed, within=30)
+
+
+async def test_a_sign_out_at_identity_reaches_the_session_service(stack: Ports) -> None:
+    """By the back channel: identity counts the logout token as taken, and the browser is signed out."""
+    async with _window(stack) as window:
+        await window.sign_in(BOB)
+        assert (await window.get("/api/me")).status_code == 200
+        await window.identity.sign_out()
+
+        async def signed_out() -> bool:
+            return (await window.get("/api/me")).status_code == 401
+
+        async def taken() -> bool:
+            read = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8101/metrics').read().decode())"
+            lines = _run("docker", "compose", "exec", "-T", "identity", "python", "-c", read).stdout.splitlines()
+            return any(line.startswith('logout_tokens_total{outcome="taken"}') for line in lines)
+
+        assert await eventually(signed_out, within=30)
+        assert await eventually(taken, within=30)
+
+
+async def test_whoever_wants_an_account_gets_a_mail_of_identity(stack: Ports) -> None:
+    """Its folder can be written to although the image cannot, and the link leads to where identity is published."""
+    async with _window(stack) as window:
+        await window.identity.submit(await window.identity.open("/signup"), "/signup", email="carol@example.com")
+
+        async def mailed() -> bool:
+            mail = _mails("identity")
+            return "To: carol@example.com" in mail and f"http://localhost:{stack.identity}/signup/finish" in mail
+
+        assert await eventually(mailed, within=30)
+
+
 @pytest.mark.usefixtures("stack")
 def test_the_story_against_compose() -> None:
     """`make demo` finds the stack and every step goes as it should."""
@@ -96,7 +185,7 @@ def test_the_story_against_compose() -> None:
 @pytest.mark.usefixtures("stack")
 def test_logs_hold_no_secret() -> None:
     """After the story: no token, password or e-mail address in any log."""
-    logs = _run("docker", "compose", "logs", "identity", "orders").stdout
+    logs = _run("docker", "compose", "logs").stdout
     assert "request" in logs
-    for secret in ("eyJ", "correct-horse", "@example.com", "-secret"):
+    for secret in ("eyJ", "correct-horse", "@example.com", "-secret", "PRIVATE KEY"):
         assert secret not in logs
