@@ -7,6 +7,7 @@ import asyncio
 import os
 import secrets
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,13 +41,18 @@ async def _endured(
     stack: Stack, folder: Path, orders: int, parts: list[str], each: int, strike: Any, urls: tuple[str, str]
 ) -> None:
     plan = planned(SEED, orders, parts, each)
+    start = time.monotonic()
     async with opened(stack) as scene:
         try:
             history = await Ordeal(scene, SEED, orders, strike).run(plan)
         except BaseException:
             sys.stderr.write(f"RESCIND_SEED={SEED}\n")
             raise
+    began = time.monotonic()
     books = await settled(history, *urls, folder / FOLDER, within=HEALING)
+    sys.stdout.write(
+        f"{orders} orders in {began - start:.1f} s, told and mailed {time.monotonic() - began:.1f} s later\n"
+    )
     found = complaints(history, books)
     assert not found, f"RESCIND_SEED={SEED} RESCIND_ORDERS={ORDERS}: {len(found)} complaints: {found[:20]}; {plan}"
     assert len(books.orders) == orders

@@ -33,6 +33,7 @@ from support.eventually import eventually
 from support.system import START, a_stack, ready
 
 WITHIN = 30.0  # seconds that anything may take on a busy machine
+PAUSE = 0.02  # seconds between two calls of one kind: the processes that start need the processors, too
 SERVICES: tuple[Part, ...] = ("identity", "orders", "notifications", "session")
 
 
@@ -53,9 +54,9 @@ class Second:
         self._process = Process(self._part, command, self._stack.environment(self._part) | ports, lambda *_: None)
         await self._process.start()
 
-        async def up() -> dict[str, Any]:
-            assert self._process is not None and self._process.running, "it ended"
-            return await ready(self._web, f"http://127.0.0.1:{self._ports['HTTP']}")
+        async def up() -> bool:
+            said = await ready(self._web, f"http://127.0.0.1:{self._ports['HTTP']}")
+            return bool(said.get("ready"))
 
         await eventually(up, within=START)
 
@@ -66,7 +67,7 @@ class Second:
 
 @dataclass(slots=True)
 class Load:
-    """Calls without a pause, one after the other on each channel: how many went well, and what the others said."""
+    """Calls one after the other on each channel: how many went well, and what the others said."""
 
     answered: Counter[str] = field(default_factory=Counter)
     failed: list[str] = field(default_factory=list)
@@ -79,7 +80,7 @@ class Load:
                 self.answered[name] += 1
             except grpc.aio.AioRpcError as failure:
                 self.failed.append(f"{name}: {failure.code().name} {failure.details()}")
-                await asyncio.sleep(0.05)
+            await asyncio.sleep(PAUSE)
 
 
 @dataclass(slots=True)
@@ -118,7 +119,7 @@ async def _two_of_each(folder: Path, urls: dict[str, str]) -> AsyncIterator[Worl
         for part in SERVICES:
             second[part] = Second(stack, part, scene.web)
             held.push_async_callback(second[part].stop)
-            await second[part].start()
+        await asyncio.gather(*(each.start() for each in second.values()))
         browser, mobile = scene.browser(), scene.client()
         scopes = {
             ORDERS: "openid orders:read orders:write",
@@ -187,6 +188,7 @@ async def test_each_event_once_pushes_to_both_and_a_rolling_restart_that_no_call
         async with asyncio.timeout(WITHIN):
             for event in begun.values():
                 await event.wait()
+        sys.stdout.write("streams begun\n")
         for _ in range(20):
             await place()
 
@@ -217,6 +219,7 @@ async def test_each_event_once_pushes_to_both_and_a_rolling_restart_that_no_call
         try:
             for part in SERVICES:
                 before = load.answered.total()
+                sys.stdout.write(f"{part} {load.answered} {load.failed[:5]}\n")
                 await world.stack.restart(part)
                 await world.second[part].stop()
                 await world.second[part].start()
