@@ -9,7 +9,7 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
@@ -104,9 +104,20 @@ def redis_server() -> str:
 
 
 class Stack:
-    """A running embedded system, and a `Target`. Data lives in `folder`; `env` is added to every service's."""
+    """A running embedded system, and a `Target`. Data lives in `folder`; `env` is added to every service's.
 
-    def __init__(self, folder: Path, ports: Ports, on_line: Line, env: Mapping[str, str] | None = None) -> None:
+    `commands` are run instead of `python -m <part>`: a test's own wiring of a service, for instance.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        ports: Ports,
+        on_line: Line,
+        env: Mapping[str, str] | None = None,
+        commands: Mapping[Part, Sequence[str]] | None = None,
+    ) -> None:
+        self._commands = dict(commands or {})
         self._folder = folder
         self._ports = ports
         self._on_line = on_line
@@ -235,6 +246,19 @@ class Stack:
             raise StackError(f"a command of {part} failed: {_last_words(process)}")
         return "\n".join(said)
 
+    async def restart(self, part: Part) -> None:
+        """Asks a part to end, as a deployment does, and brings it back on the same ports.
+
+        Raises:
+            StackError: it does not run, or did not come up again.
+        """
+        process = self._processes.get(part)
+        if process is None or not process.running:
+            raise StackError(f"{part} does not run")
+        self._killed.add(part)
+        await process.stop()
+        await self.fault("start", part)
+
     def _made(self, part: Part) -> Process:
         if part in ("redis", "sessions"):
             options = {
@@ -247,7 +271,8 @@ class Stack:
             options |= {"maxmemory-policy": "noeviction", "dir": str(self._folder)}
             arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
             return Process(part, [redis_server(), *arguments], {}, self._on_line)
-        return Process(part, [sys.executable, "-m", part], self.environment(part), self._on_line)
+        command = self._commands.get(part, [sys.executable, "-m", part])
+        return Process(part, command, self.environment(part), self._on_line)
 
     def environment(self, part: Part) -> dict[str, str]:
         """What `part` is started with; for a second process of it, change the ports."""

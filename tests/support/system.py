@@ -7,7 +7,7 @@ of its own, so that several can be asked about one token.
 import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -119,11 +119,17 @@ async def another_orders(stack: Stack, folder: Path, **changes: str) -> AsyncIte
 
 
 @contextlib.asynccontextmanager
-async def a_stack(folder: Path, **env: str) -> AsyncIterator[Stack]:
+async def a_stack(
+    folder: Path, commands: Mapping[Part, Sequence[str]] | None = None, **env: str
+) -> AsyncIterator[Stack]:
     """An embedded system on free ports. What its processes said is shown when the test fails."""
     lines: list[str] = []
+
+    def hear(name: str, line: str) -> None:
+        lines.append(f"{name}: {line}")
+
     try:
-        async with Stack(folder, Ports.free(), lambda name, line: lines.append(f"{name}: {line}"), env) as stack:
+        async with Stack(folder, Ports.free(), hear, env, commands) as stack:
             yield stack
     except BaseException:
         sys.stderr.write("\n".join(lines[-60:]))
