@@ -10,7 +10,7 @@ import typer
 import uvloop
 from rich.console import Console
 
-from bench import asking, catching_up, memory, pushing, streams, verifying
+from bench import asking, catching_up, flowing, hopping, memory, pushing, streams, verifying
 from bench.figures import FULL, TINY, Figure, Say, Scale
 from bench.report import markdown, table
 from bench.system import System, running_system
@@ -27,6 +27,8 @@ ON_SYSTEM: Mapping[str, Callable[[System, Scale, Say], Awaitable[list[Figure]]]]
     "push": pushing.push,
     "streams": streams.streams,
     "asking": asking.asking,
+    "events": flowing.events,
+    "bff": hopping.bff,
     "catchup": catching_up.catchup,
 }
 SECTIONS = [*ALONE, *ON_SYSTEM]
