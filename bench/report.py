@@ -66,7 +66,7 @@ How to read it:
   machine itself takes to tell that many processes anything.
 - *acknowledged → stream ended*: from when the answer to `Revoke` arrived until a client saw the end of the gRPC stream
   whose token that was, in one other process that holds them all; the rest must go on. *WAIT_APPLIED*: from sending
-  `Revoke` until its answer, which waits for the receipts of both verifiers.
+  `Revoke` until its answer, which waits for the receipts of all verifiers: the three services and that process.
 - *until FRESH*: from creating the guard, keys not yet fetched, until it is FRESH. Beside it, only reading the messages
   from the same source, without looking into them. Without Redis, a guard waits half a second before it asks identity.
 """
