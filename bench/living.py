@@ -35,6 +35,7 @@ _AT_ONCE = 20  # streams that are being opened
 _OPEN = 60.0  # seconds for all to open, or for the process to start
 _ARRIVE = 120.0  # seconds for the last event to come after it was told
 _END = 30.0  # seconds for all to end
+_FULL = 3.0  # seconds in which the buffers between a reader who stalls and the inbox fill up
 _PROMISED = 1.0  # seconds, acknowledged → the last stream ended
 _MEBIBYTE = 1024 * 1024
 
@@ -102,6 +103,7 @@ async def live(system: System, scale: Scale, say: Say) -> list[Figure]:
         ]
         for listener in stalled:
             held.callback(listener.close)
+        await asyncio.sleep(_FULL)
         ears[0] = beside
         await _told(shop, person, last, half, beside, scale.live)
         if any(listener.ended.done() for listener in listeners):

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 
 from prometheus_client import CollectorRegistry
+from sqlalchemy import Connection
 
 from bench.system import System
 from eventlog import Outbox, Relay, RelayMetrics
@@ -52,7 +53,12 @@ class Shop:
             )
             for owner in owners
         ]
-        await self._orders.run(lambda tx: [tell(self._outbox, tx, order, order.owner) for order in confirmed])
+
+        def append(tx: Connection) -> None:
+            for order in confirmed:
+                tell(self._outbox, tx, order, order.owner)
+
+        await self._orders.run(append)
         committed = time.monotonic_ns()
         self._relay.wake()
         return committed
@@ -60,9 +66,12 @@ class Shop:
     async def without_mails(self, persons: Sequence[str]) -> None:
         """What is told to these goes to the inbox alone: addresses and mail servers are not what is measured."""
         now = time.time_ns() // 1_000_000
-        await self._notifications.run(
-            lambda tx: [inboxes.wish(tx, Person(person), Preferences(False, False), at=now) for person in persons]
-        )
+
+        def wish(tx: Connection) -> None:
+            for person in persons:
+                inboxes.wish(tx, Person(person), Preferences(False, False), at=now)
+
+        await self._notifications.run(wish)
 
     async def told(self, persons: Sequence[str]) -> int:
         """How many notifications these have in all."""
