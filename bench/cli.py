@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ import typer
 import uvloop
 from rich.console import Console
 
-from bench import asking, catching_up, memory, pushing, streams, verifying
+from bench import asking, catching_up, flowing, hopping, living, memory, pushing, streams, verifying
 from bench.figures import FULL, TINY, Figure, Say, Scale
 from bench.report import markdown, table
 from bench.system import System, running_system
@@ -27,6 +28,9 @@ ON_SYSTEM: Mapping[str, Callable[[System, Scale, Say], Awaitable[list[Figure]]]]
     "push": pushing.push,
     "streams": streams.streams,
     "asking": asking.asking,
+    "events": flowing.events,
+    "bff": hopping.bff,
+    "live": living.live,
     "catchup": catching_up.catchup,
 }
 SECTIONS = [*ALONE, *ON_SYSTEM]
@@ -41,6 +45,9 @@ def main(
         list[str] | None, typer.Argument(help=f"Of {', '.join(SECTIONS)}; all if none is named.")
     ] = None,
     tiny: Annotated[bool, typer.Option(help="Only see that everything runs: too small to mean anything.")] = False,
+    live_seconds: Annotated[
+        int, typer.Option(min=2, help="How long the live streams of the section `live` get events.")
+    ] = FULL.live_seconds,
     page: Annotated[Path | None, typer.Option(help="Where the page is written.")] = None,
 ) -> None:
     """Measures, prints the table, and writes docs/benchmarks.md if every section ran."""
@@ -50,7 +57,8 @@ def main(
         console.print(f"[red]no section {', '.join(unknown)}: there are {', '.join(SECTIONS)}[/red]")
         raise typer.Exit(2)
     load, started = os.getloadavg()[0], time.monotonic()
-    found = uvloop.run(measured(wanted, TINY if tiny else FULL))
+    scale = TINY if tiny else replace(FULL, live_seconds=live_seconds)
+    found = uvloop.run(measured(wanted, scale))
     console.print(table(found))
     if page is None and not tiny and set(wanted) == set(SECTIONS):
         page = PAGE

@@ -39,6 +39,13 @@ class Scale:
     asked: int  # requests in a round of asking
     to_catch_up: tuple[int, ...]  # live entries, smallest first
     catch_ups: int
+    events: int  # committed at once, to be told to people
+    event_rounds: int
+    events_alone: int  # each told when the one before has arrived
+    live: int  # streams of Server-Sent Events, open at once
+    live_seconds: int  # each stream gets an event a second
+    stalled: int  # further streams, whose readers do not read
+    history: int  # events that a reader who stalls is behind
 
 
 FULL = Scale(
@@ -54,6 +61,13 @@ FULL = Scale(
     asked=20,
     to_catch_up=(1_000, 50_000),
     catch_ups=3,
+    events=2_000,
+    event_rounds=5,
+    events_alone=30,
+    live=1_000,
+    live_seconds=20,
+    stalled=10,
+    history=5_000,
 )
 TINY = Scale(
     tokens=10,
@@ -68,6 +82,13 @@ TINY = Scale(
     asked=2,
     to_catch_up=(10, 50),
     catch_ups=1,
+    events=50,
+    event_rounds=1,
+    events_alone=2,
+    live=20,
+    live_seconds=2,
+    stalled=2,
+    history=100,
 )
 
 Say = Callable[[str], None]  # progress, for whoever watches

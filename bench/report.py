@@ -66,7 +66,17 @@ How to read it:
   machine itself takes to tell that many processes anything.
 - *acknowledged → stream ended*: from when the answer to `Revoke` arrived until a client saw the end of the gRPC stream
   whose token that was, in one other process that holds them all; the rest must go on. *WAIT_APPLIED*: from sending
-  `Revoke` until its answer, which waits for the receipts of both verifiers.
+  `Revoke` until its answer, which waits for the receipts of all verifiers: the three services and that process.
+- *outbox → stream → inbox*: from the commit of all events in orders' outbox until notifications, another process, has
+  committed the last of them to its inbox, each once; nobody is mailed. Beside it, plain redis-py on the same Valkey, in
+  one process that stores nothing.
+- *through session*: one request after the other, each on a connection that stays open; five orders in the answer. The
+  peers answer with the same JSON; *orders itself* is asked with the access token in hand, which a browser never has.
+- *live streams*: Server-Sent Events of one person on one process of session, opened through the documented route, an
+  event of orders a second for each; the readers are in one other process. *Readers who stall* ask for everything from
+  the start and read nothing; *held back* are those who had not been sent it all when the run was over. *committed →
+  reader*: from the commit in orders' outbox. *acknowledged → stream ended by a revoked person*: one `Revoke` of the
+  subject until each reader has the stream's last event.
 - *until FRESH*: from creating the guard, keys not yet fetched, until it is FRESH. Beside it, only reading the messages
   from the same source, without looking into them. Without Redis, a guard waits half a second before it asks identity.
 """

@@ -16,7 +16,7 @@ import jwt
 from bench.figures import Figure, Say, Scale, Target, duration
 from bench.measure import percentile
 from bench.streamer import SERVICE
-from bench.system import System
+from bench.system import VERIFYING, System
 from contracts.identity.v1 import revocations_pb2
 from devstack.process import Process
 from rescind.connect import Addresses
@@ -48,13 +48,13 @@ async def streams(system: System, scale: Scale, say: Say) -> list[Figure]:
         if any(stream.is_over for stream in held[len(revoked) :]):
             raise RuntimeError("a stream ended whose token was not revoked")
         say("waiting for receipts")
-        await _no_others(system, 2)
+        await _no_others(system, VERIFYING + 1)
         for stream in held[len(revoked) :][: scale.receipts]:
             await asyncio.sleep(1 / RATE)  # or it would be measured how many reports a verifier may send
             asked_at = time.monotonic_ns()
             answer = await system.revoke(stream.jti, wait=revocations_pb2.WAIT_APPLIED)
             applied.append((time.monotonic_ns() - asked_at) / 1e9)
-            if len(answer.receipts.applied) != 2 or answer.receipts.outstanding:
+            if len(answer.receipts.applied) != VERIFYING + 1 or answer.receipts.outstanding:
                 raise RuntimeError(f"not applied everywhere: {answer.receipts}")
         for stream in held:
             stream.cancel()
@@ -63,7 +63,7 @@ async def streams(system: System, scale: Scale, say: Say) -> list[Figure]:
     return [
         Figure(f"acknowledged → stream ended, {scale.streams} streams", _spread(acknowledged), peer, None, target),
         Figure(f"asked → stream ended, {scale.streams} streams", _spread(asked), peer),
-        Figure("asked → both verifiers' receipts (WAIT_APPLIED)", _spread(applied), peer),
+        Figure(f"asked → all {VERIFYING + 1} verifiers' receipts (WAIT_APPLIED)", _spread(applied), peer),
     ]
 
 

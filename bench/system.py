@@ -15,6 +15,7 @@ from devstack.seeds import IDENTITY, ORDERS, client_secret
 from devstack.stack import Ports, Stack
 from rescind.connect import Addresses
 
+VERIFYING = 3  # services of the system that hold the denylist: orders, notifications, session
 _DEADLINE = 5.0  # seconds for one call
 
 

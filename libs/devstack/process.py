@@ -48,6 +48,17 @@ class Process:
         """Whether it was started and has not ended."""
         return self._process is not None and self._process.returncode is None
 
+    @property
+    def pid(self) -> int:
+        """Its process id.
+
+        Raises:
+            StackError: it was not started.
+        """
+        if self._process is None:
+            raise StackError(f"{self.name} was not started")
+        return self._process.pid
+
     async def start(self, stdin: bytes | None = None) -> None:
         """Starts it, in a session of its own: a Ctrl-C on the terminal reaches the supervisor alone."""
         self._process = await asyncio.create_subprocess_exec(

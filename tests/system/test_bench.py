@@ -26,11 +26,16 @@ async def test_every_section_runs_and_the_page_has_a_row_for_each_promise(tmp_pa
     assert code == 0, said
     written = page.read_text()
     rows = [line for line in written.splitlines() if re.search(r"\| (met|missed) \|$", line)]
-    acknowledged = ("acknowledged → refused, 2 processes, spinning", "acknowledged → stream ended")
+    acknowledged = (
+        "acknowledged → refused, 2 processes, spinning",
+        "acknowledged → stream ended, 12 streams",
+        "acknowledged → stream ended by a revoked person",
+    )
     for promise in ("verify, cold", "entries held", "by tracemalloc", *acknowledged):
         assert any(promise in row for row in rows), promise
     asked = ("Redis GET", "HTTP introspection", "WAIT_APPLIED")
-    for figure in ("joserfc", *asked, "FRESH from Redis", "FRESH by Replay"):
+    services = ("outbox → stream → inbox, 50 events", "GET /api/orders through session", "beside 2 readers who stall")
+    for figure in ("joserfc", *asked, *services, "FRESH from Redis", "FRESH by Replay"):
         assert figure in written
     assert str(ROOT) not in written
     assert not re.search(r"/(home|tmp|usr|var)/", written)
