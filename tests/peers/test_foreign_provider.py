@@ -90,11 +90,15 @@ async def both(
             yield Both(identity, folder / "mail")
 
 
+def in_outbox(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.eml"))
+
+
 async def link_mailed(folder: Path) -> str:
     """The path of the link in the one mail."""
 
     async def arrived() -> list[Path]:
-        return sorted(folder.glob("*.eml"))
+        return in_outbox(folder)
 
     (file,) = await eventually(arrived, within=20)
     mail = message_from_bytes(file.read_bytes(), policy=policy.default)

@@ -37,7 +37,9 @@ def _sent_on(status: int, description: str) -> dict[str, Any]:
 
 _TO_IDENTITY = _sent_on(302, "To identity, to sign in there")
 _INTO_THE_APP = _sent_on(303, "Back into the app, signed in or told why not")
-_LOGOUT_TOKEN = {"schema": {"type": "object", "required": ["logout_token"], "properties": {"logout_token": {"type": "string"}}}}
+_LOGOUT_TOKEN = {
+    "schema": {"type": "object", "required": ["logout_token"], "properties": {"logout_token": {"type": "string"}}}
+}
 _BACKCHANNEL: dict[str, Any] = {
     "responses": {200: {"description": "Ended (OpenID Connect Back-Channel Logout section 2.8)", "content": {}}},
     "openapi_extra": {"requestBody": {"required": True, "content": {_FORM: _LOGOUT_TOKEN}}},
@@ -97,9 +99,7 @@ def router(
         drop_session_cookie(response)
         return response
 
-    @routes.post(
-        "/backchannel-logout", response_class=Response, dependencies=[Depends(only_query())], **_BACKCHANNEL
-    )
+    @routes.post("/backchannel-logout", response_class=Response, dependencies=[Depends(only_query())], **_BACKCHANNEL)
     async def backchannel_logout(request: Request) -> Response:
         token = await _logout_token(request)
         try:
