@@ -29,6 +29,9 @@ from servicekit.errors import Kind, ServiceError
 from servicekit.http import only_query
 
 RECONNECT = 1_000  # ms that a browser waits before it comes again
+_EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Server-Sent Events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+}
 _SEQUENCE = re.compile(r"0|[1-9][0-9]{0,15}")
 
 
@@ -44,7 +47,7 @@ def router(
         if not origins.issuperset(connection.headers.getlist("origin")):
             raise ServiceError(Kind.FORBIDDEN, "ORIGIN_NOT_ALLOWED", "This page may not connect here.")
 
-    @routes.get("/stream", dependencies=[held, Depends(same_origin)])
+    @routes.get("/stream", dependencies=[held, Depends(same_origin)], responses=_EVENTS)
     async def stream(lease: Annotated[Lease, held], connection: HTTPConnection) -> EventSourceResponse:
         return sse(lease, _events(notifications, person_in(lease.principal), _after(connection)))
 

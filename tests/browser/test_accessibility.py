@@ -1,18 +1,17 @@
 """The pages for everybody: axe-core finds nothing serious, nothing overflows, and a keyboard is enough."""
 
-import json
 from pathlib import Path
 
 import pytest
 from playwright.async_api import expect
 
 from devstack.seeds import ADMIN
+from support.axe import violations
 from support.browsers import NewWindow, Web, opened, sign_in
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 PAGES = {"shop": "Shop", "devices": "Devices", "lab": "Token lab", "orders": "Orders", "control": "Control room"}
 PAGES |= {"preferences": "Preferences"}
-_AUDIT = "async () => (await axe.run(document, {resultTypes: ['violations']})).violations"
 
 
 @pytest.mark.node
@@ -21,15 +20,11 @@ async def test_axe_finds_nothing_serious_and_nothing_overflows(
     new_window: NewWindow, npm: Path, scheme: str, width: int
 ) -> None:
     mine = await new_window(color_scheme=scheme, viewport={"width": width, "height": 844}, reduced_motion="reduce")
-    page, found = mine.page, []
-    audit = (npm / "axe-core" / "axe.min.js").read_text()
+    page = mine.page
+    found: list[str] = []
 
     async def look(where: str) -> None:
-        await page.evaluate(audit)
-        for violation in await page.evaluate(_AUDIT):
-            if violation["impact"] in ("serious", "critical"):
-                targets = [node["target"] for node in violation["nodes"][:3]]
-                found.append(f"{where}: {violation['id']}: {violation['help']} {json.dumps(targets)}")
+        found.extend(await violations(page, npm, where))
         if await page.evaluate("document.documentElement.scrollWidth > innerWidth"):
             found.append(f"{where}: wider than the window")
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from devstack.stack import free_port
 from identity.app import Parts, assemble, build
@@ -27,10 +28,10 @@ class RunningIdentity:
 
 
 @asynccontextmanager
-async def running_identity(folder: Path) -> AsyncIterator[RunningIdentity]:
-    """Serves until the block is left; seeded as `identity_front` is."""
+async def running_identity(folder: Path, *, port: int = 0, **changes: Any) -> AsyncIterator[RunningIdentity]:
+    """Serves until the block is left; seeded as `identity_front` is. `changes` are settings."""
     # The issuer has to be known before anything listens.
-    port = free_port()
+    port = port or free_port()
     issuer = f"http://localhost:{port}"
     redis = embedded_valkey(folder / "valkey")
     await asyncio.to_thread(redis.start)
@@ -42,6 +43,7 @@ async def running_identity(folder: Path) -> AsyncIterator[RunningIdentity]:
             publish_wait_ms=250,
             http_port=port,
             mail_url=f"file://{folder}/mail",
+            **changes,
         )
         parts = assemble(settings, passwords=quick_passwords())
         await parts.found()

@@ -1,6 +1,6 @@
 """/auth: to identity and back, out again, and what identity itself says about signing out."""
 
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import parse_qs, quote
 
 from fastapi import APIRouter, Depends, Request
@@ -29,17 +29,36 @@ _FORM = "application/x-www-form-urlencoded"
 _ERRORS = frozenset({"access_denied", "login_required", "consent_required", "temporarily_unavailable", "invalid_scope"})
 
 
+def _sent_on(status: int, description: str) -> dict[str, Any]:
+    """What the OpenAPI document says of a route whose only answer is a redirect."""
+    location = {"location": {"schema": {"type": "string"}}}
+    return {"status_code": status, "responses": {status: {"description": description, "headers": location}}}
+
+
+_TO_IDENTITY = _sent_on(302, "To identity, to sign in there")
+_INTO_THE_APP = _sent_on(303, "Back into the app, signed in or told why not")
+_LOGOUT_TOKEN = {
+    "schema": {"type": "object", "required": ["logout_token"], "properties": {"logout_token": {"type": "string"}}}
+}
+_BACKCHANNEL: dict[str, Any] = {
+    "responses": {200: {"description": "Ended (OpenID Connect Back-Channel Logout section 2.8)", "content": {}}},
+    "openapi_extra": {"requestBody": {"required": True, "content": {_FORM: _LOGOUT_TOKEN}}},
+}
+
+
 def router(
     sign_ins: SignIns, sessions: Sessions, signed: SignedByIdentity, store: SessionStore, access: Access
 ) -> APIRouter:
     """The routes."""
     routes = APIRouter(prefix="/auth", tags=["sign-in"])
 
-    @routes.get("/login", dependencies=[Depends(only_query("return_to"))])
+    @routes.get("/login", response_class=Response, dependencies=[Depends(only_query("return_to"))], **_TO_IDENTITY)
     async def login(return_to: str = "/") -> Response:
         return _on_the_way(await sign_ins.begin(return_path(return_to)))
 
-    @routes.get("/reauthenticate", dependencies=[Depends(only_query("return_to"))])
+    @routes.get(
+        "/reauthenticate", response_class=Response, dependencies=[Depends(only_query("return_to"))], **_TO_IDENTITY
+    )
     async def reauthenticate(request: Request, return_to: str = "/") -> Response:
         # Without a session, or coming by a link from elsewhere, it is an ordinary sign-in.
         try:
@@ -50,7 +69,7 @@ def router(
             held = None
         return _on_the_way(await sign_ins.begin(return_path(return_to), again=held))
 
-    @routes.get("/callback")
+    @routes.get("/callback", response_class=Response, **_INTO_THE_APP)
     async def callback(request: Request) -> Response:
         asked = _each_once(request)
         answer = Callback(asked.get("state", ""), asked.get("iss", ""), asked.get("code", ""), asked.get("error", ""))
@@ -80,7 +99,7 @@ def router(
         drop_session_cookie(response)
         return response
 
-    @routes.post("/backchannel-logout", dependencies=[Depends(only_query())])
+    @routes.post("/backchannel-logout", response_class=Response, dependencies=[Depends(only_query())], **_BACKCHANNEL)
     async def backchannel_logout(request: Request) -> Response:
         token = await _logout_token(request)
         try:

@@ -6,7 +6,7 @@ of all `end` with {"reason", "reconnect"}. Last-Event-ID resumes behind what was
 
 import json
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header
 from pydantic import BaseModel, ConfigDict
@@ -27,6 +27,9 @@ _CATEGORY = {pb.CATEGORY_ORDERS: "orders", pb.CATEGORY_SECURITY: "security"}
 _SEQUENCES = 2**63
 # A proxy that collects answers before it passes them on would hold the stream back.
 _SSE_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
+_EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Server-Sent Events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+}
 
 
 class NotificationBody(BaseModel):
@@ -91,7 +94,7 @@ def router(upstream: Upstream, relay: Relay, policies: Policies, access: Access)
         request = pb.SetPreferencesRequest(preferences=wanted)
         return _preferences(await upstream.set_preferences(held, request, policies.write))
 
-    @routes.get("/live", dependencies=[nothing])
+    @routes.get("/live", dependencies=[nothing], response_class=StreamingResponse, responses=_EVENTS)
     async def live(
         held: Annotated[Held, Depends(access.read)], after: Annotated[int | None, Depends(_last_event_id)]
     ) -> Response:
