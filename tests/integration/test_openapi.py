@@ -48,8 +48,8 @@ Headers = Mapping[str, str]
 class Target:
     """A service, and the headers that its callers send; the first of them are nobody's.
 
-    With a `url` it runs there, in the loop that its connections belong to. What is `anonymous` (it
-    never ends for anybody else, say) is called by nobody in particular alone; what ends the callers' sessions (`ending`) is called last.
+    With a `url` it runs there, in the loop that its connections belong to. What is `anonymous` (for anybody else it
+    never ends, say) is called by nobody in particular alone; what ends sessions (`ending`) is called last.
     """
 
     app: FastAPI
