@@ -1,8 +1,10 @@
 """What all tests share: what they may need (support.requirements), containers, servers, and worlds of session."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from support.requirements import need
 
@@ -14,18 +16,28 @@ TOGETHER = {"system": 0, "browser": 2, "peers": 2}
 _HERE = Path(__file__).parent
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Says which tests stay together, and in which order."""
-    for item in items:
-        folder = _folder(item)
-        group = folder if folder in TOGETHER else item.path.relative_to(_HERE).as_posix()
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: TOGETHER.get(_folder(item), 1))
+    """In the order in which they begin."""
+    items.sort(key=lambda item: TOGETHER.get(_folder_of(item.path.relative_to(_HERE.parent).as_posix()), 1))
 
 
-def _folder(item: pytest.Item) -> str:
-    return item.path.relative_to(_HERE).parts[0]
+class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist is untyped
+    """What stays together: a folder of `TOGETHER`, or a file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return _folder_of(file) if _folder_of(file) in TOGETHER else file
+
+
+@pytest.hookimpl(optionalhook=True)  # xdist's own marks for groups do nothing with pytest 9.2
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Deals the tests out to the workers."""
+    return _Scheduling(config, log)
+
+
+def _folder_of(file: str) -> str:
+    """`system` of `tests/system/test_devstack.py`."""
+    return file.split("/")[1]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -29,4 +29,5 @@ def refusal(description: str, **content: Any) -> dict[str, Any]:
 REFUSALS: dict[int | str, dict[str, Any]] = {
     "4XX": refusal("Refused: the request, or who sent it, is not as it must be"),
     "503": refusal("Not now: something that is needed does not answer. Retry-After says when to ask again"),
+    "504": refusal("What is needed did not answer in time; it may have been done all the same"),
 }

@@ -35,7 +35,12 @@ _NOTIFICATIONS = Calls(
     repeatable={"List", "MarkRead", "GetPreferences", "SetPreferences"},
     deadlines={"Subscribe": None},
 )
-_MY_ACCOUNT = Calls("contracts.identity.v1.MyAccountService", repeatable={"ListMySessions", "EndMySessions"})
+_MY_ACCOUNT = Calls(
+    "contracts.identity.v1.MyAccountService",
+    repeatable={"ListMySessions", "EndMySessions", "WithdrawMyGrant"},
+    # Taking back is worth waiting for: whoever gave up too early would not know whether it was done.
+    deadlines={"EndMySessions": 10.0, "WithdrawMyGrant": 10.0},
+)
 _REVOCATIONS = Calls("contracts.identity.v1.RevocationsService", repeatable={"GetStatus"})
 
 
