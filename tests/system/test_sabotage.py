@@ -124,7 +124,7 @@ SABOTAGES = (
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """The source and its tests, as they are."""
-    for folder in ("libs", "services", "tests"):
+    for folder in ("deploy", "libs", "services", "tests"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (tmp_path / "the_copy.py").write_text(GUARD.format(copy=str(tmp_path)))
