@@ -78,8 +78,8 @@ async def test_without_a_sid_it_ends_all_of_a_person(world: World) -> None:
         {"events": [EVENT]},
         {"nonce": "n"},
         {"sid": None},
-        {"exp": int(time.time()) + 100_000},
-        {"iat": int(time.time()) + 1_000, "exp": int(time.time()) + 1_100},
+        {"exp in": 100_000},
+        {"iat in": 1_000, "exp in": 1_100},
         {"typ": "JWT"},
         {"typ": "at+jwt"},
         {"typ": "secevent+jwt"},
@@ -90,7 +90,9 @@ async def test_without_a_sid_it_ends_all_of_a_person(world: World) -> None:
 async def test_anything_else_ends_nothing(world: World, changes: dict[str, Any]) -> None:
     window, sid = await _signed_in(world)
     typ, key = changes.get("typ", "logout+jwt"), changes.get("key")
-    claims = _claims(world, **{"sid": sid, **{k: v for k, v in changes.items() if k not in ("typ", "key")}})
+    now = int(time.time())
+    changed = {k.removesuffix(" in"): now + v if k.endswith(" in") else v for k, v in changes.items()}
+    claims = _claims(world, **{"sid": sid, **{k: v for k, v in changed.items() if k not in ("typ", "key")}})
     token = _signed(world, claims, typ)
     if key:
         kid = jwt.get_unverified_header(token)["kid"]
