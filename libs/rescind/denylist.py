@@ -193,12 +193,13 @@ class Denylist:
                 if keys.gen < subject.hard_gen:
                     return RevokedToken("subject", subject.cause)
                 soft = RevokedToken("subject", subject.cause, soft=True)
-        for client_id, cgen in ((keys.client_id, keys.cgen), *keys.prior_clients):
-            client = self._clients.get(client_id)
-            if client is not None and cgen < client.gen:
-                if cgen < client.hard_gen:
-                    return RevokedToken("client", client.cause)
-                soft = soft or RevokedToken("client", client.cause, soft=True)
+        if self._clients:  # seldom: a client is disabled, its secret changed
+            for client_id, cgen in ((keys.client_id, keys.cgen), *keys.prior_clients):
+                client = self._clients.get(client_id)
+                if client is not None and cgen < client.gen:
+                    if cgen < client.hard_gen:
+                        return RevokedToken("client", client.cause)
+                    soft = soft or RevokedToken("client", client.cause, soft=True)
         return soft
 
     def matches(self, kind: RevocationKind, id_: str) -> bool:
