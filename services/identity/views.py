@@ -7,6 +7,7 @@ them, no referrer from them, forms only to ourselves and, where a form's answer 
 
 import hashlib
 from datetime import UTC, datetime
+from functools import cache
 from importlib import resources
 from typing import Any
 from urllib.parse import urlsplit
@@ -49,25 +50,30 @@ class SafeHeaders:
         await self._app(scope, receive, with_headers)
 
 
+@cache  # a template is compiled once in a process, however many apps are built in it
+def _templates() -> Environment:
+    templates = Environment(
+        loader=PackageLoader("identity"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters.update(iso=_iso, moment=_moment)
+    return templates
+
+
 class Views:
     """Renders the templates; serves the files they need."""
 
     def __init__(self) -> None:
         self._files = {name: (resources.files("identity") / "static" / name).read_bytes() for name in _STATIC}
-        self._templates = Environment(
-            loader=PackageLoader("identity"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self._templates.filters.update(iso=_iso, moment=_moment)
         # The address names the content, so it may be kept for ever and still change with a new release.
-        self._templates.globals.update(stylesheet=self._address("identity.css"), icon=self._address("icon.svg"))
+        self._globals = {"stylesheet": self._address("identity.css"), "icon": self._address("icon.svg")}
 
     def page(self, template: str, *, status: int = 200, goes_on_to: str | None = None, **shown: Any) -> HTMLResponse:
         """A page. `goes_on_to` is the client's redirect URI, if answering the form may lead there."""
-        html = self._templates.get_template(template).render(**shown)
+        html = _templates().get_template(template, globals=self._globals).render(**shown)
         form_action = "'self'" if goes_on_to is None else f"'self' {_source(goes_on_to)}"
         policy = _PAGE_POLICY.format(form_action=form_action)
         return HTMLResponse(html, status, headers={"content-security-policy": policy})

@@ -18,6 +18,7 @@ from identity.settings import Settings
 from identity.storage import revocations, users
 from rescind.denylist import Denylist
 from rescind.messages import Entry
+from support.schemas import prepare
 
 ISSUER = "http://localhost:8001"
 IDENTITY, ORDERS = "urn:rescind:identity", "urn:rescind:orders"
@@ -197,6 +198,7 @@ async def core(
     **changes: Any,
 ) -> AsyncIterator[Core]:
     """One process on this database, which it brings up to date; `changes` are settings."""
+    prepare(database_url, "identity")
     clock = clock or Clock()
     passwords = Passwords(
         entropy=secrets.token_bytes,

@@ -28,6 +28,7 @@ from rescind import Clock as RescindClock
 from rescind import Feed, Guard, StaticKeySet, Verifier
 from rescind.testing import MemoryLog, TokenMint
 from servicekit.database import Database
+from support.schemas import prepare
 
 ISSUER = "http://localhost:8001"
 PASSWORD = "correct-horse-battery-staple"
@@ -263,6 +264,7 @@ async def identity_front(
     database_url: str, *, elsewhere: httpx2.AsyncBaseTransport | None = None, **changes: Any
 ) -> AsyncIterator[Front]:
     """An identity with the seeded people and clients, on a new database; `changes` are settings."""
+    prepare(database_url, "identity")
     clock = Clock()
     parts = assemble(
         front_settings(database_url, **changes),

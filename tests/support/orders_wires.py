@@ -4,7 +4,7 @@ Tokens are really signed and really verified: `mint` is the issuer, `log` its re
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 import grpc
 import grpc.aio
 import httpx2
+import pytest
 from google.rpc import error_details_pb2, status_pb2
 from sqlalchemy import Connection
 
@@ -51,6 +52,19 @@ class Refused(Exception):
     code: grpc.StatusCode | None = None
     headers: dict[str, str] = field(default_factory=dict)
     fields: dict[str, str] = field(default_factory=dict)
+
+
+async def refusal_of(call: Awaitable[Any]) -> Refused:
+    """The refusal of a call that must be refused."""
+    with pytest.raises(Refused) as refused:
+        await call
+    return refused.value
+
+
+def assert_refused(refused: Refused, reason: str, http: int, code: grpc.StatusCode) -> None:
+    """For this reason, with the status of whichever wire it was."""
+    assert refused.reason == reason
+    assert (refused.http, refused.code) in ((http, None), (None, code))
 
 
 class Wire(Protocol):

@@ -15,6 +15,7 @@ from identity.app import Parts, assemble, build
 from servicekit.lifecycle import Ports, serve
 from support.identity_front import front_settings, quick_passwords, seed
 from support.redis_servers import embedded_valkey
+from support.schemas import prepare
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,10 @@ async def running_identity(folder: Path, *, port: int = 0, **changes: Any) -> As
     redis = embedded_valkey(folder / "valkey")
     await asyncio.to_thread(redis.start)
     try:
+        database_url = f"sqlite:///{folder / 'identity.db'}"
+        prepare(database_url, "identity")
         settings = front_settings(
-            f"sqlite:///{folder / 'identity.db'}",
+            database_url,
             issuer=issuer,
             redis_url=redis.connection_url,
             publish_wait_ms=250,

@@ -37,6 +37,7 @@ from session.app import Hands
 from session.app import build as build_session
 from session.settings import Settings
 from support.identity_front import _keys_drawn_in_turn, front_settings, quick_passwords
+from support.schemas import prepare
 from support.session_peers import NOTIFICATION_RULES, ORDER_RULES, Notifications, Orders, serving
 from support.session_window import Window
 
@@ -168,9 +169,11 @@ async def session_world(folder: Path, redis_url: str, **changes: Any) -> AsyncIt
     async with AsyncExitStack() as stack:
         identity_port, session_port = free_port(), free_port()
         issuer, origin = f"http://localhost:{identity_port}", f"http://localhost:{session_port}"
+        database_url = f"sqlite:///{folder / 'identity.db'}"
+        prepare(database_url, "identity")
         parts = assemble(
             front_settings(
-                f"sqlite:///{folder / 'identity.db'}",
+                database_url,
                 issuer=issuer,
                 redis_url=redis_url,
                 publish_wait_ms=250,

@@ -79,9 +79,11 @@ async def two_identities(folder: Path, database_url: str) -> AsyncIterator[tuple
 
 
 @pytest.mark.requirement(21)
+@pytest.mark.docker
 @pytest.mark.timeout(240)
-async def test_revocations_through_both_have_no_gap_and_reach_every_verifier(database_url: str, tmp_path: Path) -> None:
-    async with two_identities(tmp_path, database_url) as (stack, identities), AsyncExitStack() as held:
+async def test_revocations_through_both_have_no_gap_and_reach_every_verifier(postgres_url: str, tmp_path: Path) -> None:
+    # On SQLite: tests/integration/test_revocations.py.
+    async with two_identities(tmp_path, postgres_url) as (stack, identities), AsyncExitStack() as held:
         second = identities[1].target.addresses
         verifiers = [Verifier(identities[0])]
         for number, changes in enumerate(

@@ -5,6 +5,7 @@ None repeats a secret that is not its own link, and none says more about an acco
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -111,18 +112,23 @@ LETTERS: Mapping[str, Letter] = MappingProxyType(
 )
 
 
+@cache  # a template is compiled once in a process
+def _templates() -> tuple[Environment, Environment]:
+    """For text and for HTML: a `<` is a `<` in text, and none of its business in HTML."""
+    loader = PackageLoader("identity")
+    text = Environment(  # noqa: S701  (plain text has no markup to escape into)
+        loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    return text, Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+
+
 class Printer:
     """Makes mails of letters."""
 
     def __init__(self, issuer: str) -> None:
         """`issuer`: where the links lead."""
         self._issuer = issuer
-        # Two environments: a `<` is a `<` in text, and none of its business in HTML.
-        loader = PackageLoader("identity")
-        self._text = Environment(  # noqa: S701  (plain text has no markup to escape into)
-            loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-        )
-        self._html = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+        self._text, self._html = _templates()
 
     def mail(self, letter: str, to: str, about: Mapping[str, str], mail_id: str) -> Mail:
         """The mail that says `letter`, filled in with `about`.
