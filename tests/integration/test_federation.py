@@ -26,7 +26,7 @@ from support.foreign_provider import (
     by_secret,
     unsigned,
 )
-from support.identity_front import ALICE, BOB, PASSWORD, Front, identity_front
+from support.identity_front import ALICE, BOB, ORDERS, PASSWORD, Front, identity_front
 from support.mailbox import Mailbox, link_in
 
 ACME = {"id": "acme", "name": "Acme", "issuer": ISSUER, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}
@@ -113,6 +113,24 @@ async def test_somebody_new_proves_their_address_once_and_then_simply_signs_in(
     for guess in ("", "password", "!"):
         await other.submit(await other.open("/login"), "/login", email="carol@example.com", password=guess)
         assert SESSION_COOKIE not in other.cookies
+
+
+async def test_who_came_from_a_client_goes_on_to_it_the_first_time_and_the_next(
+    front: Front, provider: ForeignProvider
+) -> None:
+    mobile = front.client("mobile")
+    for known in (False, True):
+        browser = front.browser()
+        started = mobile.start(scope="orders:read", resource=ORDERS)
+        form = (await browser.open(started.url)).form("/sign-in-with/acme")
+        response = await browser.post(form.action, dict(form.fields))
+        back = urlencode(provider.visit(response.headers["refresh"].removeprefix("0;url=")))
+        answer = await browser.walk(await browser.get(f"/sign-in-with/acme/callback?{back}"))
+        if not known:
+            (mail,) = await Mailbox().empty(front.parts)
+            answer = await browser.submit(await browser.open(link_in(mail)), "/vouch")
+        assert isinstance(answer, str)
+        assert (await mobile.redeem(started, mobile.code_from(started, answer))).scope == "orders:read"
 
 
 async def test_an_account_that_exists_is_linked_by_mail_and_only_in_the_browser_that_came_back(

@@ -65,8 +65,8 @@ class Federation:
             raise ServiceError(Kind.CONFLICT, "IDENTITY_TAKEN", "It is connected to an account already.")
         _log.info("identity_linked", user_id=user_id, provider=vouched.provider)
 
-    async def ask_for_proof(self, vouched: Vouched, browser: str) -> None:
-        """Mails a link that proves the address, good in this browser alone.
+    async def ask_for_proof(self, vouched: Vouched, browser: str, flow: str = "") -> None:
+        """Mails a link that proves the address, good in this browser alone; `flow` is what waits for it.
 
         Raises:
             ServiceError: EMAIL_NOT_VERIFIED: the provider does not say that it has seen to the address.
@@ -81,6 +81,7 @@ class Federation:
             "subject": vouched.subject,
             "name": vouched.name or address.partition("@")[0],
             "browser": secret_digest(browser),
+            "flow": flow,
         }
 
         def work(tx: Connection) -> None:
@@ -92,7 +93,7 @@ class Federation:
         await self.people.database.run(work)
         self.people.post.handed_in.set()
 
-    async def prove(self, secret: str, browser: str, visitor: Visitor) -> NewAccount:
+    async def prove(self, secret: str, browser: str, visitor: Visitor, *, client_id: str = "") -> NewAccount:
         """Links the identity to the account with the proven address, or begins one, and signs the person in.
 
         Raises:
@@ -112,15 +113,17 @@ class Federation:
             vouched = Vouched(link.about["provider"], link.about["subject"], link.email, link.about["name"])
             if row.disabled_at is not None or not self._insert(tx, vouched, row.id):
                 raise LinkSpent
-            return NewAccount(row.id, row.hard_gen, self._opened(tx, row.id, row.hard_gen, visitor))
+            return NewAccount(row.id, row.hard_gen, self._opened(tx, row.id, row.hard_gen, visitor, client_id))
 
         made = await self.people.database.run(work)
         _log.info("identity_linked_by_mail", user_id=made.user_id)
         return made
 
-    def _opened(self, tx: Connection, user_id: str, hard_gen: int, visitor: Visitor) -> NewSession:
+    def _opened(self, tx: Connection, user_id: str, hard_gen: int, visitor: Visitor, client_id: str) -> NewSession:
         proven = Credentials(UserId(user_id), "", hard_gen, disabled=False)
-        return signin.open_session(tx, self.people.issuer, proven, None, visitor=visitor, amr=VOUCHED_FOR)
+        return signin.open_session(
+            tx, self.people.issuer, proven, None, visitor=visitor, client_id=client_id, amr=VOUCHED_FOR
+        )
 
     def _insert(self, tx: Connection, vouched: Vouched, user_id: str) -> bool:
         return insert_new(

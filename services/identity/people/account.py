@@ -34,6 +34,8 @@ from servicekit.errors import ServiceError
 
 _NOTICES = {
     "welcome": "Welcome. Your account is ready.",
+    "welcome-go-back": "Welcome. Your account is ready. The application that you came from waits in another browser, or"
+    " has waited too long: go back to it, and sign in there.",
     "password-changed": "The password has been changed, and everything else has been signed out.",
     "session-ended": "That session has ended, and what hung on it is refused from now on.",
     "others-ended": "Every other session has ended.",
