@@ -9,14 +9,16 @@ from urllib.parse import urlencode
 
 import httpx2
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 
 from devstack.flow import Browser, Page
 from identity.federation.pages import BEGUN_COOKIE
 from identity.federation.providers import parse_providers
+from identity.federation.service import Federation
 from identity.people.storage import user_identities
 from identity.storage import users
 from identity.web import SESSION_COOKIE
+from servicekit.errors import ServiceError
 from support.foreign_provider import (
     CLIENT_ID,
     CLIENT_SECRET,
@@ -187,6 +189,88 @@ async def test_somebody_who_is_signed_in_connects_with_their_password(front: Fro
     assert (page.status, "IDENTITY_TAKEN" in page.text) == (409, True)
 
 
+async def test_a_way_in_is_taken_away_with_the_password_and_written_down(
+    front: Front, provider: ForeignProvider
+) -> None:
+    provider.person |= {"email": ALICE, "sub": "acme-alice"}
+    browser = front.browser()
+    await comes(front, provider, browser)
+    page = await proven(front, browser)
+    form = page.form("/account/disconnect").fields
+    wrongs = [
+        ({"csrf_token": page.form("/account/connect/acme").fields["csrf_token"], "password": PASSWORD}, 403),
+        ({"password": "wrong"}, 403),
+        ({"subject": "acme-bob", "password": PASSWORD}, 404),
+    ]
+    for wrong, status in wrongs:
+        assert (await browser.post("/account/disconnect", {**form, **wrong})).status_code == status
+    # Bob knows his own password, and what Alice's is called.
+    bob = front.browser()
+    await bob.submit(await bob.open("/login"), "/login", email=BOB, password=PASSWORD)
+    row = {"provider": "acme", "subject": "acme-bob", "user_id": front.user(BOB).id, "shown_as": "bob", "linked_at": 1}
+    front.database.run_sync(lambda tx: tx.execute(insert(user_identities).values(row)))
+    page = await bob.open("/account")
+    assert (await submitted(bob, page, subject="acme-alice")).status == 404
+    assert len(linked(front)) == 2
+    page = await submitted(browser, await browser.open("/account"))
+    assert "You cannot sign in that way any more." in page.text
+    assert [provider for provider, subject, _ in linked(front) if subject == "acme-alice"] == []
+    assert "A mail with a link" in (await comes(front, provider)).text  # as if it had never been
+    alice = front.user(ALICE).id
+    records, _ = front.database.run_sync(lambda tx: front.parts.audit.read(tx, about=alice))
+    (record,) = records
+    assert (record.by, record.action, record.target) == (alice, "IDENTITY_UNLINKED", alice)
+    assert record.details == {"provider": "acme"}
+
+
+async def submitted(browser: Browser, page: Page, **fields: str) -> Page:
+    answer = await browser.submit(page, "/account/disconnect", password=PASSWORD, **fields)
+    assert not isinstance(answer, str)
+    return answer
+
+
+async def test_the_only_way_in_stays(front: Front, provider: ForeignProvider) -> None:
+    browser = front.browser()
+    await comes(front, provider, browser)
+    page = await proven(front, browser)
+    assert "it is your only way in" in page.text
+    assert not [form for form in page.forms if form.action.endswith("/account/disconnect")]
+    carol = front.user("carol@example.com").id
+    federation = Federation(front.parts.people, {"acme": "Acme"}, front.parts.audit)
+    with pytest.raises(ServiceError, match="no password"):
+        await federation.unlink(carol, "acme", "acme-carol")
+    assert linked(front) == [("acme", "acme-carol", carol)]
+
+
+async def test_an_address_that_is_not_in_the_id_token_is_read_from_userinfo(
+    front: Front, provider: ForeignProvider
+) -> None:
+    # What the ID token says of verification is not about the address that userinfo says.
+    provider.person = {"sub": "acme-carol", "email_verified": True}
+    address = {"email": "carol@example.com", "email_verified": True}
+    for said, believed in (
+        ({**address, "sub": "another"}, "PROVIDER_NOT_BELIEVED"),
+        ({**address, "sub": None}, "PROVIDER_NOT_BELIEVED"),
+        ({**address, "email_verified": False}, "EMAIL_NOT_VERIFIED"),
+        ({**address, "email_verified": "true"}, "EMAIL_NOT_VERIFIED"),
+        ({"email": "carol@example.com"}, "EMAIL_NOT_VERIFIED"),
+        ({}, "EMAIL_NOT_VERIFIED"),
+    ):
+        provider.userinfo = {"sub": "acme-carol", **said}
+        assert believed in (await comes(front, provider)).text, said
+    provider.userinfo = {"sub": "acme-carol", "name": "Carol of Acme", **address}
+    browser = front.browser()
+    await comes(front, provider, browser)
+    assert "Carol of Acme" in (await proven(front, browser)).text
+
+
+async def test_an_address_in_the_id_token_is_not_asked_for_again(front: Front, provider: ForeignProvider) -> None:
+    provider.userinfo = {"sub": "another", "email": ALICE, "email_verified": True}
+    await comes(front, provider)
+    (mail,) = await Mailbox().empty(front.parts)
+    assert mail.to == "carol@example.com"
+
+
 async def test_a_disabled_account_stays_shut(front: Front, provider: ForeignProvider) -> None:
     browser = front.browser()
     await comes(front, provider, browser)
@@ -214,33 +298,28 @@ LIES: dict[str, Callable[[dict[str, Any]], None]] = {
 }
 
 
-@pytest.mark.parametrize("lie", LIES)
-async def test_an_id_token_that_lies_is_not_believed(front: Front, provider: ForeignProvider, lie: str) -> None:
-    provider.twist = LIES[lie]
-    await refused(front, provider)
+async def test_an_id_token_that_lies_is_not_believed(front: Front, provider: ForeignProvider) -> None:
+    for lie, twist in LIES.items():
+        provider.twist = twist
+        await refused(front, provider, lie)
 
 
-@pytest.mark.parametrize("sign", [unsigned, by_a_stranger, by_secret])
 async def test_an_id_token_that_is_not_signed_as_it_must_be_is_not_believed(
-    front: Front, provider: ForeignProvider, sign: Any
+    front: Front, provider: ForeignProvider
 ) -> None:
-    provider.sign = sign
-    await refused(front, provider)
+    no_tokens = [(lambda _provider, _claims, text=text: text) for text in ("", "x", "a.b.c", "e30.e30.e30")]
+    for number, sign in enumerate([unsigned, by_a_stranger, by_secret, *no_tokens]):
+        provider.sign = sign
+        await refused(front, provider, str(number))
 
 
-@pytest.mark.parametrize("text", ["", "x", "a.b.c", "e30.e30.e30"])
-async def test_what_is_no_id_token_is_not_believed(front: Front, provider: ForeignProvider, text: str) -> None:
-    provider.sign = lambda _provider, _claims: text
-    await refused(front, provider)
-
-
-async def refused(front: Front, provider: ForeignProvider) -> None:
+async def refused(front: Front, provider: ForeignProvider, lie: str) -> None:
     browser = front.browser()
     page = await comes(front, provider, browser)
-    assert (page.status, "PROVIDER_NOT_BELIEVED" in page.text) == (403, True)
-    assert SESSION_COOKIE not in browser.cookies
-    assert await Mailbox().empty(front.parts) == []
-    assert linked(front) == []
+    assert (page.status, "PROVIDER_NOT_BELIEVED" in page.text) == (403, True), lie
+    assert SESSION_COOKIE not in browser.cookies, lie
+    assert await Mailbox().empty(front.parts) == [], lie
+    assert linked(front) == [], lie
 
 
 @pytest.mark.parametrize(
@@ -249,6 +328,7 @@ async def refused(front: Front, provider: ForeignProvider) -> None:
         {"issuer": "https://login.evil.example"},
         {"token_endpoint": "http://login.acme.example/token"},
         {"jwks_uri": "file:///etc/passwd"},
+        {"userinfo_endpoint": "http://login.acme.example/userinfo"},
         {"authorization_endpoint": None},
     ],
 )

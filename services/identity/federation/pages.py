@@ -19,6 +19,7 @@ from identity import signin
 from identity.domain import VOUCHED_FOR, NewSession, SignInOvertaken, new_secret
 from identity.federation.service import Federation
 from identity.federation.upstream import Begun, NotBelieved, Upstream, Vouched
+from identity.oauth.requests import Parameters
 from identity.page_routes import (
     NotFromHere,
     NotSignedInHere,
@@ -53,18 +54,14 @@ def router(web: Web, federation: Federation, upstreams: Mapping[str, Upstream], 
     @pages.post("/account/connect/{provider}")
     async def connect(request: Request, provider: str) -> Response:
         form = await read_form(request)
-        session = await web.database.run(lambda tx: session_in(web, tx, request))
-        if session is None:
-            raise NotSignedInHere
-        if not is_ours(web, request, form, "connect", SESSION_COOKIE):
-            raise NotFromHere
-        await web.door.proof(session.user_id, counted_as(web.visitor(request)))
-        whose = await web.database.read(lambda tx: signin.person(tx, session.user_id))
-        known = await web.database.read(lambda tx: web.accounts.credentials(tx, whose.email))
-        right = await web.passwords.verify(None if known is None else known.password_hash, form.get("password") or "")
-        if not right:
-            raise ServiceError(Kind.FORBIDDEN, "WRONG_PASSWORD", "The password is not right. Go back and try again.")
-        return await out(provider, link_to=session.user_id)
+        return await out(provider, link_to=await proven_again(request, form, "connect"))
+
+    @pages.post("/account/disconnect")
+    async def disconnect(request: Request) -> Response:
+        form = await read_form(request)
+        user_id = await proven_again(request, form, "disconnect")
+        await federation.unlink(user_id, form.get("provider") or "", form.get("subject") or "")
+        return see_other("/account?notice=disconnected")
 
     @pages.get("/sign-in-with/{provider}/callback")
     async def back(request: Request, provider: str) -> Response:
@@ -112,6 +109,26 @@ def router(web: Web, federation: Federation, upstreams: Mapping[str, Upstream], 
         start_session(response, made.opened)
         web.door.remember(response, made.user_id, made.hard_gen)
         return response
+
+    async def proven_again(request: Request, form: Parameters, does: str) -> str:
+        """Who sent this form of the account page, with their password in it.
+
+        Raises:
+            NotSignedInHere, NotFromHere, TooMany.
+            ServiceError: WRONG_PASSWORD, also for somebody who has none.
+        """
+        session = await web.database.run(lambda tx: session_in(web, tx, request))
+        if session is None:
+            raise NotSignedInHere
+        if not is_ours(web, request, form, does, SESSION_COOKIE):
+            raise NotFromHere
+        await web.door.proof(session.user_id, counted_as(web.visitor(request)))
+        whose = await web.database.read(lambda tx: signin.person(tx, session.user_id))
+        known = await web.database.read(lambda tx: web.accounts.credentials(tx, whose.email))
+        right = await web.passwords.verify(None if known is None else known.password_hash, form.get("password") or "")
+        if not right:
+            raise ServiceError(Kind.FORBIDDEN, "WRONG_PASSWORD", "The password is not right. Go back and try again.")
+        return session.user_id
 
     async def out(provider: str, *, flow: str = "", link_to: str = "") -> Response:
         upstream = upstreams.get(provider)

@@ -8,9 +8,10 @@ browser that came back from the provider (so nobody confirms for a stranger).
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, delete, select
 
 from identity import signin
+from identity.audit import AuditTrail
 from identity.domain import VOUCHED_FOR, Credentials, NewSession, UserId, secret_digest
 from identity.federation.upstream import Vouched
 from identity.people.links import LIVES, Link, LinkSpent
@@ -31,6 +32,7 @@ class Federation:
 
     people: People
     names: dict[str, str]  # of the providers, by id
+    audit: AuditTrail
 
     async def known(self, vouched: Vouched) -> Credentials | None:
         """Whose identity this is here, to be signed in; None: nobody's yet.
@@ -64,6 +66,27 @@ class Federation:
         if not linked:
             raise ServiceError(Kind.CONFLICT, "IDENTITY_TAKEN", "It is connected to an account already.")
         _log.info("identity_linked", user_id=user_id, provider=vouched.provider)
+
+    async def unlink(self, user_id: str, provider: str, subject: str) -> None:
+        """Takes a way of signing in away from somebody who has just proven who they are and can still come in.
+
+        Raises:
+            ServiceError: LAST_WAY_IN: there is no password; NO_SUCH_IDENTITY, also for another person's.
+        """
+
+        def work(tx: Connection) -> None:
+            row = tx.execute(exclusive(select(users.c.password_hash).where(users.c.id == user_id))).one()
+            if not row.password_hash:
+                detail = "You have no password: without this you could not sign in any more. Get a password first."
+                raise ServiceError(Kind.CONFLICT, "LAST_WAY_IN", detail)
+            theirs = (user_identities.c.provider == provider) & (user_identities.c.subject == subject)
+            gone = delete(user_identities).where(theirs, user_identities.c.user_id == user_id)
+            if tx.execute(gone.returning(user_identities.c.user_id)).one_or_none() is None:
+                raise ServiceError(Kind.NOT_FOUND, "NO_SUCH_IDENTITY", "It is not connected to your account.")
+            self.audit.write(tx, user_id, "IDENTITY_UNLINKED", "user", user_id, provider=provider)
+
+        await self.people.database.run(work)
+        _log.info("identity_unlinked", user_id=user_id, provider=provider)
 
     async def ask_for_proof(self, vouched: Vouched, browser: str, flow: str = "") -> None:
         """Mails a link that proves the address, good in this browser alone; `flow` is what waits for it.
