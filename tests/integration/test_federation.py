@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import httpx2
 import pytest
@@ -133,6 +133,12 @@ async def test_who_came_from_a_client_goes_on_to_it_the_first_time_and_the_next(
             answer = await browser.submit(await browser.open(link_in(mail)), "/vouch")
         assert isinstance(answer, str)
         assert (await mobile.redeem(started, mobile.code_from(started, answer))).scope == "orders:read"
+    # A device's code waits just as a client's request does.
+    browser = front.browser()
+    form = (await browser.open("/device?user_code=WDJBMJHT")).form("/sign-in-with/acme")
+    response = await browser.post(form.action, dict(form.fields))
+    page = await come_back(browser, provider.visit(response.headers["refresh"].removeprefix("0;url=")))
+    assert (urlsplit(page.url).path, page.form("/device").fields["user_code"]) == ("/device", "WDJB-MJHT")
 
 
 async def test_an_account_that_exists_is_linked_by_mail_and_only_in_the_browser_that_came_back(

@@ -281,24 +281,24 @@ async def test_what_is_wrong_is_said_beside_the_field_and_the_link_stays_good(
     assert urlsplit(page.url).path == "/account"
 
 
-@pytest.mark.parametrize(
-    "email",
-    [
-        "",
-        "carol",
-        "carol@",
-        "@example.com",
-        "a b@example.com",
-        "a@b@c.example",
-        "a..b@example.com",
-        "x" * 65 + "@example.com",
-    ],
+NO_ADDRESSES = (
+    "",
+    "carol",
+    "carol@",
+    "@example.com",
+    "a b@example.com",
+    "a@b@c.example",
+    "a..b@example.com",
+    "x" * 65 + "@example.com",
 )
+
+
 @pytest.mark.parametrize("path", ["/signup", "/reset"])
-async def test_what_is_no_address_gets_no_mail(front: Front, path: str, email: str) -> None:
-    page = await asked(front, path, email)
-    assert page.status == 422
-    assert "This is no e-mail address" in page.text
+async def test_what_is_no_address_gets_no_mail(front: Front, path: str) -> None:
+    for email in NO_ADDRESSES:
+        page = await asked(front, path, email)
+        assert page.status == 422, email
+        assert "This is no e-mail address" in page.text, email
     assert await Mailbox().empty(front.parts) == []
 
 
