@@ -274,7 +274,7 @@ def build(settings: Settings, *, parts: Parts | None = None) -> Service:
         web,
         [
             pages.router(web, parts.people, names),
-            federation_pages.router(web, Federation(parts.people, names), upstreams, parts.secret_keys),
+            federation_pages.router(web, Federation(parts.people, names, parts.audit), upstreams, parts.secret_keys),
             people_pages.router(web, parts.people),
             account.router(web, parts.people, parts.my_account, names),
             logout.router(web),

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlencode
 import structlog
 from fastapi import APIRouter, Request
 from sqlalchemy import Connection
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from identity import signin
 from identity.device_codes import ALPHABET, DeviceCodes, plain
@@ -18,13 +18,12 @@ from identity.forms import Flow
 from identity.oauth.authorization import grantable
 from identity.oauth.clients import Client
 from identity.oauth.consent import in_plain_words
-from identity.oauth.requests import Parameters
-from identity.web import SESSION_COOKIE, Web, is_from_our_page, read_form
+from identity.page_routes import OPEN_TOO_LONG, is_ours, see_other, session_in
+from identity.web import SESSION_COOKIE, Web, read_form
 
 PATH = "/device"
 _UNKNOWN = "This code is not right, or is too old. Compare it with your device; if it is too old, begin again there."
 _TOO_MANY = "Too many codes were not right. Please wait for ten minutes, and begin again on your device."
-_STALE = "This page was open for too long, or was opened in another window. Please try again."
 
 _log = structlog.get_logger("identity.device")
 
@@ -40,29 +39,29 @@ def add_to(pages: APIRouter, web: Web) -> None:
 
         def work(tx: Connection) -> tuple[LoginSession | None, Flow | None, int]:
             now = web.issuer.now(tx)
-            return _session(web, tx, request), (packed and web.forms.unpack(packed, now)) or None, now
+            return session_in(web, tx, request), (packed and web.forms.unpack(packed, now)) or None, now
 
         session, flow, now = await web.database.run(work)
         if flow is not None and flow.to == PATH:
             user_code = parse_qs(flow.query).get("user_code", [""])[0]
         if session is None:
             begun = Flow(urlencode({"user_code": user_code[:64]}), now, PATH)
-            return _see_other("/login?" + urlencode({"flow": web.forms.pack(begun)}))
+            return see_other("/login?" + urlencode({"flow": web.forms.pack(begun)}))
         return await _entry(web, request, session, user_code)
 
     @pages.post(PATH)
     async def decide(request: Request) -> Response:
         form = await read_form(request)
         user_code, decision = form.get("user_code") or "", form.get("decision")
-        session = await web.database.run(lambda tx: _session(web, tx, request))
+        session = await web.database.run(lambda tx: session_in(web, tx, request))
         if session is None:
-            return _see_other(PATH)
+            return see_other(PATH)
         if decision is None:
-            if not _is_ours(web, request, form, "device"):
-                return await _entry(web, request, session, user_code, fault=_STALE, status=403)
+            if not is_ours(web, request, form, "device", SESSION_COOKIE):
+                return await _entry(web, request, session, user_code, fault=OPEN_TOO_LONG, status=403)
             return await _ask(web, codes, request, session, user_code)
-        if not _is_ours(web, request, form, f"device:{plain(user_code)}"):
-            return await _entry(web, request, session, user_code, fault=_STALE, status=403)
+        if not is_ours(web, request, form, f"device:{plain(user_code)}", SESSION_COOKIE):
+            return await _entry(web, request, session, user_code, fault=OPEN_TOO_LONG, status=403)
         return await _decided(web, codes, request, session, user_code, allow=decision == "allow")
 
 
@@ -135,17 +134,3 @@ async def _entry(
         fault=fault,
         csrf_token=web.forms.csrf("device", request.cookies[SESSION_COOKIE]),
     )
-
-
-def _session(web: Web, tx: Connection, request: Request) -> LoginSession | None:
-    cookie = request.cookies.get(SESSION_COOKIE)
-    return None if cookie is None else web.issuer.session_of(tx, cookie)
-
-
-def _is_ours(web: Web, request: Request, form: Parameters, does: str) -> bool:
-    token = form.get("csrf_token") or ""
-    return is_from_our_page(request) and web.forms.is_csrf(token, does, request.cookies.get(SESSION_COOKIE))
-
-
-def _see_other(location: str) -> RedirectResponse:
-    return RedirectResponse(location, status_code=303)

@@ -117,6 +117,14 @@ class MyAccount:
 
         return (await self._committed(work))[1]
 
+    async def require_session(self, user_id: str, sid: str) -> None:
+        """Returns when this login session is this person's.
+
+        Raises:
+            ServiceError: NO_SUCH_SESSION.
+        """
+        await self.database.read(lambda tx: self._require_own(tx, user_id, sid, login_sessions, "NO_SUCH_SESSION"))
+
     async def require_grant(self, user_id: str, gid: str) -> None:
         """Returns when this access is to this person's account.
 

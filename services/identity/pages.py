@@ -17,7 +17,6 @@ from identity.domain import OFFLINE, NewSession, SignInOvertaken
 from identity.door import DEVICE_COOKIE
 from identity.forms import Flow
 from identity.oauth.authorization import Arrival, Consent, Decision, Outcome, SignIn, ToClient, authorize
-from identity.oauth.clients import Client
 from identity.oauth.consent import in_plain_words
 from identity.oauth.pushed import pulled
 from identity.oauth.requests import LONGEST_QUERY, Parameters
@@ -35,6 +34,7 @@ from identity.people.browsers import named
 from identity.people.service import People
 from identity.throttle import TooMany
 from identity.visitor import counted_as
+from identity.waiting import unpacked, waiting
 from identity.web import (
     BROWSER_COOKIE,
     SESSION_COOKIE,
@@ -127,11 +127,11 @@ def router(web: Web, people: People, providers: Mapping[str, str]) -> APIRouter:
             _log.warning("sign_in_refused", user_id=known and known.user_id, right_password=right)
             await web.door.failed(guess)
             return await again(_NOT_RIGHT)
-        to = "/account" if packed is None else await web.database.read(lambda tx: _unpacked(web, tx, packed).to)
+        waits = await waiting(web, packed)
         proven, previous = known, request.cookies.get(SESSION_COOKIE)
 
         def work(tx: Connection) -> NewSession:
-            client_id = "" if packed is None else _client_of(web, tx, packed)
+            client_id = "" if waits is None else waits.client_id
             if guess.device is None:
                 people.notice_new_device(tx, proven.user_id, named(visitor.user_agent))
             return signin.open_session(tx, issuer, proven, previous, visitor=visitor, client_id=client_id)
@@ -147,7 +147,7 @@ def router(web: Web, people: People, providers: Mapping[str, str]) -> APIRouter:
             await web.publish()  # it may have been somebody else's session, which has ended now
         web.told()
         _log.info("signed_in", user_id=proven.user_id, sid=opened.sid)
-        response = see_other(to if packed is None else f"{to}?" + urlencode({"flow": packed}))
+        response = see_other("/account" if waits is None else waits.location)
         start_session(response, opened)
         if guess.device is None:
             web.door.remember(response, proven.user_id, proven.hard_gen)
@@ -168,7 +168,7 @@ def router(web: Web, people: People, providers: Mapping[str, str]) -> APIRouter:
 
     async def decide(request: Request, packed: str, decision: Decision | None) -> Response:
         def work(tx: Connection) -> tuple[Outcome, Flow]:
-            flow = _unpacked(web, tx, packed)
+            flow = unpacked(web, tx, packed)
             arrival = Arrival(
                 Parameters.parse(flow.query.encode()), session_in(web, tx, request), flow.begun_at, decision
             )
@@ -205,22 +205,6 @@ def router(web: Web, people: People, providers: Mapping[str, str]) -> APIRouter:
     return pages
 
 
-def _unpacked(web: Web, tx: Connection, packed: str) -> Flow:
-    flow = web.forms.unpack(packed, web.issuer.now(tx))
-    if flow is None:
-        detail = "This took too long. Please go back to the application and begin again."
-        raise ServiceError(Kind.INVALID, "FLOW_EXPIRED", detail)
-    return flow
-
-
-def _client_of(web: Web, tx: Connection, packed: str) -> str:
-    """The client whose request waits for the sign-in; empty if it is none of ours."""
-    flow = web.forms.unpack(packed, web.issuer.now(tx))
-    asked = Parameters(()) if flow is None else Parameters.parse(flow.query.encode())
-    client = Client.find(tx, asked.get("client_id") or "")
-    return "" if client is None else client.id
-
-
 def _lead(web: Web, outcome: Outcome, flow: Flow) -> Response:
     if isinstance(outcome, ToClient):
         return see_other(outcome.location)
@@ -241,24 +225,17 @@ async def _login_page(
     fault: str = "",
     status: int = 200,
 ) -> Response:
-    def work(tx: Connection) -> tuple[Client | None, Parameters]:
-        if packed is None:
-            return None, Parameters(())
-        asked = Parameters.parse(_unpacked(web, tx, packed).query.encode())
-        return Client.find(tx, asked.get("client_id") or ""), asked
-
-    client, asked = await web.database.run(work)
-    redirect_uri = asked.get("redirect_uri") or ""
-    goes_on_to = redirect_uri if client is not None and client.check_redirect_uri(redirect_uri) else None
+    waits = await waiting(web, packed)
+    client = None if waits is None else waits.client
     browser = browser_secret(web, request)
     page = web.views.page(
         "login.html",
         status=status,
-        goes_on_to=goes_on_to,
+        goes_on_to=None if waits is None else waits.goes_on_to,
         client_name=client.name if client is not None else "",
         csrf_token=web.forms.csrf("login", browser),
         flow=packed or "",
-        email=email or (asked.get("login_hint") or "")[:254],
+        email=email or ("" if waits is None else waits.login_hint),
         fault=fault,
         notice="" if fault else _NOTICES.get(request.query_params.get("notice") or "", ""),
         providers=sorted(providers.items()),

@@ -145,6 +145,8 @@ async def take(folder: Path) -> None:
                     redirect_uri="http://127.0.0.1:7777/callback",
                 )
                 asked = partner.start(scope="openid profile orders:read offline_access").url
+                cli = OAuthClient(http, identity.issuer, "cli")
+                device = (await cli.post("/device_authorization", scope="openid profile offline_access")).json()
             for shape in SHAPES:
                 for scheme in ("light", "dark"):
                     page = await window(browser, identity, shape, scheme)
@@ -155,6 +157,11 @@ async def take(folder: Path) -> None:
                     await sign_in(page, ALICE)
                     await page.goto(asked)
                     await page.screenshot(path=folder / name.format("consent"))
+                    await page.goto(device["verification_uri_complete"])
+                    await page.screenshot(path=folder / name.format("device"))
+                    await page.get_by_role("button", name="Continue").click()
+                    await page.get_by_role("button", name="Allow").wait_for()
+                    await page.screenshot(path=folder / name.format("device-consent"))
                     await page.goto("/account")
                     await page.screenshot(path=folder / name.format("account"), full_page=True)
                     await page.context.clear_cookies()

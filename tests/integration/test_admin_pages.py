@@ -91,6 +91,23 @@ async def test_switching_an_account_off_ends_everything_and_is_written_down(fron
     assert [record.action for record in written(front)] == ["ACCOUNT_ENABLED", "ACCOUNT_DISABLED"]
 
 
+async def test_one_single_session_is_ended_and_no_other_persons(front: Front) -> None:
+    first, second, bob, browser = [await signed_in(front, email) for email in (ALICE, ALICE, BOB, ADMIN)]
+    page = await browser.open(user_page(front, ALICE))
+    action = f"{user_page(front, ALICE)}/end-session"
+    forms = [form.fields for form in page.forms if urlsplit(form.action).path == action]
+    assert len(forms) == 2
+    of_bob = (await bob.open("/account")).form("/account/sessions/end").fields["sid"]
+    assert (await browser.post(action, {**forms[0], "sid": of_bob})).status_code == 404
+    page = await does(browser, user_page(front, ALICE), "end-session", sid=forms[0]["sid"])
+    assert "That session has ended" in page.text
+    alive = [urlsplit((await one.open("/account")).url).path for one in (first, second, bob)]
+    assert sorted(alive) == ["/account", "/account", "/login"]
+    assert alive[2] == "/account"
+    (record,) = written(front)
+    assert (record.action, record.target_kind, record.target) == ("REVOKED", "session", forms[0]["sid"])
+
+
 @pytest.mark.requirement(24)
 async def test_one_persons_sessions_are_ended_or_everybodys(front: Front) -> None:
     alice, bob, browser = await signed_in(front, ALICE), await signed_in(front, BOB), await signed_in(front)

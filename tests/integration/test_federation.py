@@ -5,16 +5,14 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import httpx2
 import pytest
 from sqlalchemy import func, select
 
-from devstack.flow import Browser, Page
 from identity.federation.pages import BEGUN_COOKIE
 from identity.federation.providers import parse_providers
-from identity.people.storage import user_identities
 from identity.storage import users
 from identity.web import SESSION_COOKIE
 from support.foreign_provider import (
@@ -26,19 +24,9 @@ from support.foreign_provider import (
     by_secret,
     unsigned,
 )
-from support.identity_front import ALICE, BOB, PASSWORD, Front, identity_front
+from support.identity_front import ALICE, BOB, ORDERS, PASSWORD, Front, identity_front
 from support.mailbox import Mailbox, link_in
-
-ACME = {"id": "acme", "name": "Acme", "issuer": ISSUER, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}
-HUB = {
-    "id": "github",
-    "preset": "github",
-    "client_id": CLIENT_ID,
-    "client_secret": CLIENT_SECRET,
-    "github": "https://github.acme.example",
-    "github_api": "https://api.github.acme.example",
-}
-CAROL = {"sub": "acme-carol", "email": "carol@example.com", "email_verified": True, "name": "Carol"}
+from support.signing_in_elsewhere import ACME, CAROL, HUB, come_back, comes, gone_out, linked, proven
 
 
 @pytest.fixture
@@ -55,37 +43,6 @@ async def front(tmp_path: Path, provider: ForeignProvider) -> AsyncIterator[Fron
         mail_url=f"file://{tmp_path}/mail",
     ) as front:
         yield front
-
-
-async def gone_out(browser: Browser, at: str = "acme") -> str:
-    """Where the browser is sent."""
-    form = (await browser.open("/login")).form(f"/sign-in-with/{at}")
-    response = await browser.post(form.action, dict(form.fields))
-    assert response.status_code == 200
-    return response.headers["refresh"].removeprefix("0;url=")
-
-
-async def come_back(browser: Browser, answer: dict[str, str], at: str = "acme") -> Page:
-    page = await browser.walk(await browser.get(f"/sign-in-with/{at}/callback?{urlencode(answer)}"))
-    assert not isinstance(page, str)
-    return page
-
-
-async def comes(front: Front, provider: ForeignProvider, browser: Browser | None = None, at: str = "acme") -> Page:
-    browser = browser or front.browser()
-    return await come_back(browser, provider.visit(await gone_out(browser, at)), at)
-
-
-async def proven(front: Front, browser: Browser) -> Page:
-    (mail,) = [mail for mail in await Mailbox().empty(front.parts) if mail.subject.startswith("Connect")]
-    page = await browser.submit(await browser.open(link_in(mail)), "/vouch")
-    assert not isinstance(page, str)
-    return page
-
-
-def linked(front: Front) -> list[tuple[str, str, str]]:
-    columns = (user_identities.c.provider, user_identities.c.subject, user_identities.c.user_id)
-    return [tuple(row) for row in front.database.run_sync(lambda tx: tx.execute(select(*columns)).all())]
 
 
 def people(front: Front) -> int:
@@ -113,6 +70,30 @@ async def test_somebody_new_proves_their_address_once_and_then_simply_signs_in(
     for guess in ("", "password", "!"):
         await other.submit(await other.open("/login"), "/login", email="carol@example.com", password=guess)
         assert SESSION_COOKIE not in other.cookies
+
+
+async def test_who_came_from_a_client_goes_on_to_it_the_first_time_and_the_next(
+    front: Front, provider: ForeignProvider
+) -> None:
+    mobile = front.client("mobile")
+    for known in (False, True):
+        browser = front.browser()
+        started = mobile.start(scope="orders:read", resource=ORDERS)
+        form = (await browser.open(started.url)).form("/sign-in-with/acme")
+        response = await browser.post(form.action, dict(form.fields))
+        back = urlencode(provider.visit(response.headers["refresh"].removeprefix("0;url=")))
+        answer = await browser.walk(await browser.get(f"/sign-in-with/acme/callback?{back}"))
+        if not known:
+            (mail,) = await Mailbox().empty(front.parts)
+            answer = await browser.submit(await browser.open(link_in(mail)), "/vouch")
+        assert isinstance(answer, str)
+        assert (await mobile.redeem(started, mobile.code_from(started, answer))).scope == "orders:read"
+    # A device's code waits just as a client's request does.
+    browser = front.browser()
+    form = (await browser.open("/device?user_code=WDJBMJHT")).form("/sign-in-with/acme")
+    response = await browser.post(form.action, dict(form.fields))
+    page = await come_back(browser, provider.visit(response.headers["refresh"].removeprefix("0;url=")))
+    assert (urlsplit(page.url).path, page.form("/device").fields["user_code"]) == ("/device", "WDJB-MJHT")
 
 
 async def test_an_account_that_exists_is_linked_by_mail_and_only_in_the_browser_that_came_back(
@@ -196,33 +177,28 @@ LIES: dict[str, Callable[[dict[str, Any]], None]] = {
 }
 
 
-@pytest.mark.parametrize("lie", LIES)
-async def test_an_id_token_that_lies_is_not_believed(front: Front, provider: ForeignProvider, lie: str) -> None:
-    provider.twist = LIES[lie]
-    await refused(front, provider)
+async def test_an_id_token_that_lies_is_not_believed(front: Front, provider: ForeignProvider) -> None:
+    for lie, twist in LIES.items():
+        provider.twist = twist
+        await refused(front, provider, lie)
 
 
-@pytest.mark.parametrize("sign", [unsigned, by_a_stranger, by_secret])
 async def test_an_id_token_that_is_not_signed_as_it_must_be_is_not_believed(
-    front: Front, provider: ForeignProvider, sign: Any
+    front: Front, provider: ForeignProvider
 ) -> None:
-    provider.sign = sign
-    await refused(front, provider)
+    no_tokens = [(lambda _provider, _claims, text=text: text) for text in ("", "x", "a.b.c", "e30.e30.e30")]
+    for number, sign in enumerate([unsigned, by_a_stranger, by_secret, *no_tokens]):
+        provider.sign = sign
+        await refused(front, provider, str(number))
 
 
-@pytest.mark.parametrize("text", ["", "x", "a.b.c", "e30.e30.e30"])
-async def test_what_is_no_id_token_is_not_believed(front: Front, provider: ForeignProvider, text: str) -> None:
-    provider.sign = lambda _provider, _claims: text
-    await refused(front, provider)
-
-
-async def refused(front: Front, provider: ForeignProvider) -> None:
+async def refused(front: Front, provider: ForeignProvider, lie: str) -> None:
     browser = front.browser()
     page = await comes(front, provider, browser)
-    assert (page.status, "PROVIDER_NOT_BELIEVED" in page.text) == (403, True)
-    assert SESSION_COOKIE not in browser.cookies
-    assert await Mailbox().empty(front.parts) == []
-    assert linked(front) == []
+    assert (page.status, "PROVIDER_NOT_BELIEVED" in page.text) == (403, True), lie
+    assert SESSION_COOKIE not in browser.cookies, lie
+    assert await Mailbox().empty(front.parts) == [], lie
+    assert linked(front) == [], lie
 
 
 @pytest.mark.parametrize(
@@ -231,6 +207,7 @@ async def refused(front: Front, provider: ForeignProvider) -> None:
         {"issuer": "https://login.evil.example"},
         {"token_endpoint": "http://login.acme.example/token"},
         {"jwks_uri": "file:///etc/passwd"},
+        {"userinfo_endpoint": "http://login.acme.example/userinfo"},
         {"authorization_endpoint": None},
     ],
 )

@@ -124,20 +124,23 @@ async def test_somebody_new_proves_their_address_once_and_is_known_afterwards(tm
         assert SESSION_COOKIE in again.cookies
 
 
-@pytest.mark.parametrize(
-    "told",
-    [{"email_verified": False}, {"userinfo_only": True}],
-    ids=["not verified", "no address in the ID token"],
-)
-async def test_an_address_that_it_does_not_vouch_for_in_the_id_token_links_nobody(
-    tmp_path: Path, peer: Path, told: dict[str, Any]
-) -> None:
-    async with both(tmp_path, peer, **told) as there, httpx2.AsyncClient(trust_env=False) as http:
+async def test_an_address_that_it_does_not_vouch_for_links_nobody(tmp_path: Path, peer: Path) -> None:
+    async with both(tmp_path, peer, email_verified=False) as there, httpx2.AsyncClient(trust_env=False) as http:
         browser = Browser(http, there.identity.issuer)
         page = await there.sign_in(browser, "alice")
         assert (page.status, "EMAIL_NOT_VERIFIED" in page.text) == (403, True)
         assert SESSION_COOKIE not in browser.cookies
         assert await there.linked() == []
+
+
+async def test_an_address_that_only_userinfo_says_is_proven_by_mail(tmp_path: Path, peer: Path) -> None:
+    async with both(tmp_path, peer, userinfo_only=True) as there, httpx2.AsyncClient(trust_env=False) as http:
+        browser = Browser(http, there.identity.issuer)
+        page = await there.sign_in(browser, "alice")
+        assert "A mail with a link is on its way" in page.text
+        assert SESSION_COOKIE not in browser.cookies
+        await browser.submit(await browser.open(await link_mailed(there.mail)), "/vouch")
+        assert await there.linked() == [("peer", "alice", "alice@example.com")]
 
 
 async def test_a_client_that_shows_a_wrong_secret_gets_nothing(tmp_path: Path, peer: Path) -> None:

@@ -32,6 +32,7 @@ class ForeignProvider:
     sign: Callable[["ForeignProvider", dict[str, Any]], str] | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     github: dict[str, Any] | None = None
+    userinfo: dict[str, Any] | None = None  # without one there is no such endpoint
     key: RSAKey = field(default_factory=lambda: _key("acme-1"))
     stranger: RSAKey = field(default_factory=lambda: _key("acme-1"))
     _asked: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -60,6 +61,8 @@ class ForeignProvider:
                 "token_endpoint": f"{ISSUER}/token",
                 "jwks_uri": f"{ISSUER}/jwks",
             }
+            if self.userinfo is not None:
+                described["userinfo_endpoint"] = f"{ISSUER}/userinfo"
             return described | self.metadata
 
         @app.get("/jwks")
@@ -90,6 +93,11 @@ class ForeignProvider:
                 self.twist(claims)
                 answer["id_token"] = self.sign(self, claims) if self.sign else self.signed(claims)
             return JSONResponse(answer)
+
+        @app.get("/userinfo")
+        def userinfo(request: Request) -> JSONResponse:
+            assert request.headers["authorization"] == "Bearer upstream-access"
+            return JSONResponse(self.userinfo)
 
         @app.get("/user")
         def user(request: Request) -> JSONResponse:

@@ -23,6 +23,7 @@ _NOTICES = {
     "disabled": "It is switched off, and everything it held is refused from now on.",
     "enabled": "It is switched on again. What was ended stays ended.",
     "ended": "Everything this person held has ended, everywhere.",
+    "session-ended": "That session has ended, and what hung on it is refused from now on.",
     "roles": "The roles are changed. Tokens that were issued before are refreshed before they are accepted again.",
     "withdrawn": "The app has no access to this account any more.",
     "rotated": "Another key signs from now on.",
@@ -61,7 +62,7 @@ def router(
         held = await holdings.held(user.id)
         records, _ = await read(lambda tx: audit.read(tx, about=user.id, size=10))
         here = f"/admin/users/{user.id}"
-        acts = ("disable", "enable", "end", "make-admin", "unmake-admin", "withdraw")
+        acts = ("disable", "enable", "end", "end-session", "make-admin", "unmake-admin", "withdraw")
         tied = [grant for place in held.sessions for grant in place.grants]
         return shown(
             request,
@@ -95,6 +96,12 @@ def router(
             case "end":
                 await administration.revoke("subject", user.id, cause="", by=who.user_id)
                 return see_other(f"{back}?notice=ended")
+            case "end-session":
+                sid = form.get("sid") or ""
+                await holdings.require_session(user.id, sid)
+                await administration.revoke("session", sid, cause="", by=who.user_id)
+                # It may have been the session of whoever did it: then this leads on to the sign-in page.
+                return see_other(f"{back}?notice=session-ended")
             case "make-admin" | "unmake-admin":
                 changed = set(user.roles) | {"admin"} if act == "make-admin" else set(user.roles) - {"admin"}
                 await accounts.change_roles(user.id, sorted(changed), by=who.user_id)

@@ -9,7 +9,6 @@ import binascii
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from urllib.parse import urlencode
 
 import structlog
 from fastapi import APIRouter, Request
@@ -20,6 +19,7 @@ from identity import signin
 from identity.domain import VOUCHED_FOR, NewSession, SignInOvertaken, new_secret
 from identity.federation.service import Federation
 from identity.federation.upstream import Begun, NotBelieved, Upstream, Vouched
+from identity.oauth.requests import Parameters
 from identity.page_routes import (
     NotFromHere,
     NotSignedInHere,
@@ -31,6 +31,7 @@ from identity.page_routes import (
 )
 from identity.sealing import SealBroken, SecretKeys
 from identity.visitor import counted_as
+from identity.waiting import resumed, waiting
 from identity.web import BROWSER_COOKIE, SESSION_COOKIE, Web, read_form, set_cookie, start_session
 from servicekit.errors import Kind, ServiceError
 
@@ -53,18 +54,14 @@ def router(web: Web, federation: Federation, upstreams: Mapping[str, Upstream], 
     @pages.post("/account/connect/{provider}")
     async def connect(request: Request, provider: str) -> Response:
         form = await read_form(request)
-        session = await web.database.run(lambda tx: session_in(web, tx, request))
-        if session is None:
-            raise NotSignedInHere
-        if not is_ours(web, request, form, "connect", SESSION_COOKIE):
-            raise NotFromHere
-        await web.door.proof(session.user_id, counted_as(web.visitor(request)))
-        whose = await web.database.read(lambda tx: signin.person(tx, session.user_id))
-        known = await web.database.read(lambda tx: web.accounts.credentials(tx, whose.email))
-        right = await web.passwords.verify(None if known is None else known.password_hash, form.get("password") or "")
-        if not right:
-            raise ServiceError(Kind.FORBIDDEN, "WRONG_PASSWORD", "The password is not right. Go back and try again.")
-        return await out(provider, link_to=session.user_id)
+        return await out(provider, link_to=await proven_again(request, form, "connect"))
+
+    @pages.post("/account/disconnect")
+    async def disconnect(request: Request) -> Response:
+        form = await read_form(request)
+        user_id = await proven_again(request, form, "disconnect")
+        await federation.unlink(user_id, form.get("provider") or "", form.get("subject") or "")
+        return see_other("/account?notice=disconnected")
 
     @pages.get("/sign-in-with/{provider}/callback")
     async def back(request: Request, provider: str) -> Response:
@@ -81,9 +78,16 @@ def router(web: Web, federation: Federation, upstreams: Mapping[str, Upstream], 
     @pages.get("/vouch")
     async def show_proof(request: Request) -> Response:
         link = request.query_params.get("link") or ""
-        email = await federation.people.linked_address(link, "vouch")
+        found = await federation.people.linked(link, "vouch")
+        waits = await resumed(web, request, found.about)
         browser = browser_secret(web, request)
-        page = web.views.page("vouch.html", csrf_token=web.forms.csrf("vouch", browser), link=link, email=email)
+        page = web.views.page(
+            "vouch.html",
+            goes_on_to=None if waits is None else waits.goes_on_to,
+            csrf_token=web.forms.csrf("vouch", browser),
+            link=link,
+            email=found.email,
+        )
         set_cookie(page, BROWSER_COOKIE, browser)
         return page
 
@@ -92,12 +96,39 @@ def router(web: Web, federation: Federation, upstreams: Mapping[str, Upstream], 
         form = await read_form(request)
         if not is_ours(web, request, form, "vouch", BROWSER_COOKIE):
             raise NotFromHere
-        made = await federation.prove(form.get("link") or "", request.cookies[BROWSER_COOKIE], web.visitor(request))
+        link = form.get("link") or ""
+        waits = await resumed(web, request, (await federation.people.linked(link, "vouch")).about)
+        made = await federation.prove(
+            link,
+            request.cookies[BROWSER_COOKIE],
+            web.visitor(request),
+            client_id="" if waits is None else waits.client_id,
+        )
         web.told()
-        response = see_other("/account?notice=connected")
+        response = see_other("/account?notice=connected" if waits is None else waits.location)
         start_session(response, made.opened)
         web.door.remember(response, made.user_id, made.hard_gen)
         return response
+
+    async def proven_again(request: Request, form: Parameters, does: str) -> str:
+        """Who sent this form of the account page, with their password in it.
+
+        Raises:
+            NotSignedInHere, NotFromHere, TooMany.
+            ServiceError: WRONG_PASSWORD, also for somebody who has none.
+        """
+        session = await web.database.run(lambda tx: session_in(web, tx, request))
+        if session is None:
+            raise NotSignedInHere
+        if not is_ours(web, request, form, does, SESSION_COOKIE):
+            raise NotFromHere
+        await web.door.proof(session.user_id, counted_as(web.visitor(request)))
+        whose = await web.database.read(lambda tx: signin.person(tx, session.user_id))
+        known = await web.database.read(lambda tx: web.accounts.credentials(tx, whose.email))
+        right = await web.passwords.verify(None if known is None else known.password_hash, form.get("password") or "")
+        if not right:
+            raise ServiceError(Kind.FORBIDDEN, "WRONG_PASSWORD", "The password is not right. Go back and try again.")
+        return session.user_id
 
     async def out(provider: str, *, flow: str = "", link_to: str = "") -> Response:
         upstream = upstreams.get(provider)
@@ -134,15 +165,19 @@ def router(web: Web, federation: Federation, upstreams: Mapping[str, Upstream], 
         if known is None:
             browser = browser_secret(web, request)
             await web.door.mail(vouched.email or vouched.subject, counted_as(web.visitor(request)))
-            await federation.ask_for_proof(vouched, browser)
+            await federation.ask_for_proof(vouched, browser, begun.flow)
             text = "A mail with a link is on its way. Open it in this browser, and you are signed in."
             page = web.views.message("One more step", text)
             set_cookie(page, BROWSER_COOKIE, browser)
             return page
+        waits = await waiting(web, begun.flow)
+        client_id = "" if waits is None else waits.client_id
         previous, visitor = request.cookies.get(SESSION_COOKIE), web.visitor(request)
 
         def work(tx: Connection) -> NewSession:
-            return signin.open_session(tx, web.issuer, known, previous, visitor=visitor, amr=VOUCHED_FOR)
+            return signin.open_session(
+                tx, web.issuer, known, previous, visitor=visitor, client_id=client_id, amr=VOUCHED_FOR
+            )
 
         try:
             session = await web.database.run(work)
@@ -150,8 +185,7 @@ def router(web: Web, federation: Federation, upstreams: Mapping[str, Upstream], 
             raise NotBelieved("the account changed meanwhile") from None
         web.told()
         _log.info("signed_in", user_id=known.user_id, sid=session.sid, provider=provider)
-        to = "/account" if not begun.flow else "/consent?" + urlencode({"flow": begun.flow})
-        response = see_other(to)
+        response = see_other("/account" if waits is None else waits.location)
         start_session(response, session)
         web.door.remember(response, known.user_id, known.hard_gen)
         return response

@@ -8,9 +8,10 @@ browser that came back from the provider (so nobody confirms for a stranger).
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, delete, select
 
 from identity import signin
+from identity.audit import AuditTrail
 from identity.domain import VOUCHED_FOR, Credentials, NewSession, UserId, secret_digest
 from identity.federation.upstream import Vouched
 from identity.people.links import LIVES, Link, LinkSpent
@@ -31,6 +32,7 @@ class Federation:
 
     people: People
     names: dict[str, str]  # of the providers, by id
+    audit: AuditTrail
 
     async def known(self, vouched: Vouched) -> Credentials | None:
         """Whose identity this is here, to be signed in; None: nobody's yet.
@@ -65,8 +67,29 @@ class Federation:
             raise ServiceError(Kind.CONFLICT, "IDENTITY_TAKEN", "It is connected to an account already.")
         _log.info("identity_linked", user_id=user_id, provider=vouched.provider)
 
-    async def ask_for_proof(self, vouched: Vouched, browser: str) -> None:
-        """Mails a link that proves the address, good in this browser alone.
+    async def unlink(self, user_id: str, provider: str, subject: str) -> None:
+        """Takes a way of signing in away from somebody who has just proven who they are and can still come in.
+
+        Raises:
+            ServiceError: LAST_WAY_IN: there is no password; NO_SUCH_IDENTITY, also for another person's.
+        """
+
+        def work(tx: Connection) -> None:
+            row = tx.execute(exclusive(select(users.c.password_hash).where(users.c.id == user_id))).one()
+            if not row.password_hash:
+                detail = "You have no password: without this you could not sign in any more. Get a password first."
+                raise ServiceError(Kind.CONFLICT, "LAST_WAY_IN", detail)
+            theirs = (user_identities.c.provider == provider) & (user_identities.c.subject == subject)
+            gone = delete(user_identities).where(theirs, user_identities.c.user_id == user_id)
+            if tx.execute(gone.returning(user_identities.c.user_id)).one_or_none() is None:
+                raise ServiceError(Kind.NOT_FOUND, "NO_SUCH_IDENTITY", "It is not connected to your account.")
+            self.audit.write(tx, user_id, "IDENTITY_UNLINKED", "user", user_id, provider=provider)
+
+        await self.people.database.run(work)
+        _log.info("identity_unlinked", user_id=user_id, provider=provider)
+
+    async def ask_for_proof(self, vouched: Vouched, browser: str, flow: str = "") -> None:
+        """Mails a link that proves the address, good in this browser alone; `flow` is what waits for it.
 
         Raises:
             ServiceError: EMAIL_NOT_VERIFIED: the provider does not say that it has seen to the address.
@@ -81,6 +104,7 @@ class Federation:
             "subject": vouched.subject,
             "name": vouched.name or address.partition("@")[0],
             "browser": secret_digest(browser),
+            "flow": flow,
         }
 
         def work(tx: Connection) -> None:
@@ -92,7 +116,7 @@ class Federation:
         await self.people.database.run(work)
         self.people.post.handed_in.set()
 
-    async def prove(self, secret: str, browser: str, visitor: Visitor) -> NewAccount:
+    async def prove(self, secret: str, browser: str, visitor: Visitor, *, client_id: str = "") -> NewAccount:
         """Links the identity to the account with the proven address, or begins one, and signs the person in.
 
         Raises:
@@ -112,15 +136,17 @@ class Federation:
             vouched = Vouched(link.about["provider"], link.about["subject"], link.email, link.about["name"])
             if row.disabled_at is not None or not self._insert(tx, vouched, row.id):
                 raise LinkSpent
-            return NewAccount(row.id, row.hard_gen, self._opened(tx, row.id, row.hard_gen, visitor))
+            return NewAccount(row.id, row.hard_gen, self._opened(tx, row.id, row.hard_gen, visitor, client_id))
 
         made = await self.people.database.run(work)
         _log.info("identity_linked_by_mail", user_id=made.user_id)
         return made
 
-    def _opened(self, tx: Connection, user_id: str, hard_gen: int, visitor: Visitor) -> NewSession:
+    def _opened(self, tx: Connection, user_id: str, hard_gen: int, visitor: Visitor, client_id: str) -> NewSession:
         proven = Credentials(UserId(user_id), "", hard_gen, disabled=False)
-        return signin.open_session(tx, self.people.issuer, proven, None, visitor=visitor, amr=VOUCHED_FOR)
+        return signin.open_session(
+            tx, self.people.issuer, proven, None, visitor=visitor, client_id=client_id, amr=VOUCHED_FOR
+        )
 
     def _insert(self, tx: Connection, vouched: Vouched, user_id: str) -> bool:
         return insert_new(

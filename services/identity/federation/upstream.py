@@ -112,7 +112,10 @@ class Upstream:
                 id_token = token.get("id_token")
                 if not isinstance(id_token, str):
                     raise NotBelieved("there is no ID token")
-                return self._vouched(await self._claims(http, described["jwks_uri"], id_token, begun.nonce))
+                claims = await self._claims(http, described["jwks_uri"], id_token, begun.nonce)
+                if "email" not in claims and "userinfo_endpoint" in described:
+                    claims = await self._with_userinfo(http, described["userinfo_endpoint"], claims)
+                return self._vouched(claims)
         except (httpx2.HTTPError, AuthlibBaseError, TimeoutError, KeyError, TypeError) as failure:
             raise NotBelieved(type(failure).__name__) from None
 
@@ -138,6 +141,15 @@ class Upstream:
             raise NotBelieved("the ID token is for another client")
         return claims
 
+    async def _with_userinfo(self, http: AsyncOAuth2Client, url: str, claims: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The claims, with name and address from userinfo, which must be about the same person (Core section 5.3.2)."""
+        said = await self._json(http, url, with_token=True)
+        if not isinstance(said, dict) or said.get("sub") != claims["sub"]:
+            raise NotBelieved("userinfo is about somebody else")
+        # Of one source: whether an address is verified says who says the address.
+        address = {name: said.get(name) for name in ("email", "email_verified")}
+        return {"name": said.get("name"), **claims, **address}
+
     def _vouched(self, claims: Mapping[str, Any]) -> Vouched:
         # Exactly true: `"true"` is what some say who have not checked.
         email = claims.get("email") if claims.get("email_verified") is True else ""
@@ -145,8 +157,8 @@ class Upstream:
 
     async def _github(self, http: AsyncOAuth2Client) -> Vouched:
         api = self.provider.github_api
-        user = await self._json(http, f"{api}/user")
-        emails = await self._json(http, f"{api}/user/emails")
+        user = await self._json(http, f"{api}/user", with_token=True)
+        emails = await self._json(http, f"{api}/user/emails", with_token=True)
         primary = [one["email"] for one in emails if one.get("primary") is True and one.get("verified") is True]
         # The number stays when the login changes hands.
         number = user["id"]
@@ -179,16 +191,17 @@ class Upstream:
             raise NotBelieved(type(failure).__name__) from None
         if found.get("issuer") != self.provider.issuer:
             raise NotBelieved("the metadata is of another issuer")
-        for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
+        used = ["authorization_endpoint", "token_endpoint", "jwks_uri"]
+        for name in used + ["userinfo_endpoint"] * ("userinfo_endpoint" in found):
             if not isinstance(found.get(name), str) or not is_safe(found[name]):
                 raise NotBelieved(f"no {name}")
         self._metadata = found
         return self._metadata
 
-    async def _json(self, http: AsyncOAuth2Client, url: str) -> Any:
+    async def _json(self, http: AsyncOAuth2Client, url: str, *, with_token: bool = False) -> Any:
         # A provider's token goes to its own API, and nowhere else.
-        without = not (self.provider.is_github and url.startswith(f"{self.provider.github_api}/"))
-        response = await http.request("GET", url, headers={"accept": "application/json"}, withhold_token=without)
+        headers = {"accept": "application/json"}
+        response = await http.request("GET", url, headers=headers, withhold_token=not with_token)
         if response.status_code != 200:
             raise NotBelieved(f"status {response.status_code}")
         try:

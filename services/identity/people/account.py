@@ -34,13 +34,15 @@ from servicekit.errors import ServiceError
 
 _NOTICES = {
     "welcome": "Welcome. Your account is ready.",
+    "welcome-go-back": "Welcome. Your account is ready. The application that you came from waits in another browser, or"
+    " has waited too long: go back to it, and sign in there.",
     "password-changed": "The password has been changed, and everything else has been signed out.",
     "session-ended": "That session has ended, and what hung on it is refused from now on.",
     "others-ended": "Every other session has ended.",
     "withdrawn": "The app has no access any more.",
     "link-sent": "A mail with a link is on its way.",
     "connected": "You can sign in that way from now on.",
-    "disconnected": "You cannot sign in that way any more.",
+    "disconnected": "You cannot sign in that way any more. What was signed in so stays, until you end it.",
 }
 _log = structlog.get_logger("identity.account")
 
@@ -165,7 +167,17 @@ def router(web: Web, people: People, mine: MyAccount, providers: Mapping[str, st
         tied = [grant for place in held.sessions for grant in place.grants]
         apps = sorted([*held.offline, *tied], key=lambda grant: -grant.created_at)
         cookie = request.cookies[SESSION_COOKIE]
-        does = ("logout", "password", "verify-mail", "end-session", "end-others", "end-all", "withdraw", "connect")
+        does = (
+            "logout",
+            "password",
+            "verify-mail",
+            "end-session",
+            "end-others",
+            "end-all",
+            "withdraw",
+            "connect",
+            "disconnect",
+        )
         csrf = {name.replace("-", "_"): web.forms.csrf(name, cookie) for name in does}
         filled: dict[str, Any] = {"notice": "", "current_fault": "", "new_fault": "", "mails": people.mails} | said
         return web.views.page(

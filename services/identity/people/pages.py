@@ -4,7 +4,9 @@ Asking for mail is answered alike whatever the address; following a link shows a
 """
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -16,6 +18,7 @@ from identity.people.links import Purpose
 from identity.people.service import People
 from identity.throttle import TooMany
 from identity.visitor import counted_as
+from identity.waiting import Waiting, noted, resumed, waiting
 from identity.web import BROWSER_COOKIE, Web, read_form, set_cookie, start_session
 from servicekit.errors import ServiceError
 
@@ -30,11 +33,16 @@ def router(web: Web, people: People) -> APIRouter:
     @pages.get("/signup")
     async def show_signup(request: Request) -> Response:
         people.require_mail()
-        return await shown(request, "signup.html", "signup")
+        waits = await waiting(web, request.query_params.get("flow"))
+        return await shown(request, "signup.html", "signup", **_from(waits))
 
     @pages.post("/signup")
     async def sign_up(request: Request) -> Response:
-        return await asked(request, "signup.html", "signup", people.ask_to_sign_up)
+        form = await from_here(request, "signup")
+        waits = await waiting(web, form.get("flow"))
+        about = noted(waits, request.cookies[BROWSER_COOKIE])
+        ask = partial(people.ask_to_sign_up, about=about)
+        return await asked(request, form, "signup.html", "signup", ask, waits)
 
     @pages.get("/reset")
     async def show_reset(request: Request) -> Response:
@@ -43,7 +51,8 @@ def router(web: Web, people: People) -> APIRouter:
 
     @pages.post("/reset")
     async def reset(request: Request) -> Response:
-        return await asked(request, "reset.html", "reset", people.ask_to_reset)
+        form = await from_here(request, "reset")
+        return await asked(request, form, "reset.html", "reset", people.ask_to_reset)
 
     @pages.get("/signup/finish")
     async def show_signup_finish(request: Request) -> Response:
@@ -53,12 +62,18 @@ def router(web: Web, people: People) -> APIRouter:
     async def finish_signup(request: Request) -> Response:
         form = await from_here(request, "signup/finish")
         link, name, password = (form.get(field) or "" for field in ("link", "name", "password"))
+        about = (await people.linked(link, "signup")).about
+        waits = await resumed(web, request, about)
+        client_id = "" if waits is None else waits.client_id
         try:
-            made = await people.finish_sign_up(link, name, password, web.visitor(request))
+            made = await people.finish_sign_up(link, name, password, web.visitor(request), client_id=client_id)
         except (PasswordRefused, ServiceError) as error:
             return await faulted(request, error, "signup_finish.html", "signup", link, name=name[:100])
         web.told()
-        response = see_other("/account?notice=welcome")
+        if waits is not None:
+            response = see_other(waits.location)
+        else:
+            response = see_other(f"/account?notice={'welcome-go-back' if about.get('flow') else 'welcome'}")
         start_session(response, made.opened)
         web.door.remember(response, made.user_id, made.hard_gen)
         return response
@@ -102,28 +117,43 @@ def router(web: Web, people: People) -> APIRouter:
         set_cookie(page, BROWSER_COOKIE, browser)
         return page
 
-    async def asked(request: Request, template: str, does: str, ask: Callable[[str], Awaitable[None]]) -> Response:
+    async def asked(
+        request: Request,
+        form: Parameters,
+        template: str,
+        does: str,
+        ask: Callable[[str], Awaitable[None]],
+        waits: Waiting | None = None,
+    ) -> Response:
         people.require_mail()
-        form = await from_here(request, does)
         email = (form.get("email") or "")[:254]
         try:
             await web.door.mail(email, counted_as(web.visitor(request)))
             await ask(email)
         except TooMany as error:
-            page = await shown(request, template, does, 429, email=email, fault=error.detail)
+            page = await shown(request, template, does, 429, email=email, fault=error.detail, **_from(waits))
             page.headers["retry-after"] = str(round(error.retry_after or 1))
             return page
         except ServiceError as error:
             if error.reason not in _FIELDS:
                 raise
-            return await shown(request, template, does, 422, email=email, **{_FIELDS[error.reason]: error.detail})
+            fault = {_FIELDS[error.reason]: error.detail}
+            return await shown(request, template, does, 422, email=email, **fault, **_from(waits))
         text = "If it is one that mail reaches, a mail with a link is on its way. Look into your mail, and at spam too."
-        return web.views.message("Look into your mail", text, link="/login", link_text="Back to signing in")
+        if waits is not None and waits.client is not None:
+            text += f" Open the link in this browser, and you go on to {waits.client.name}."
+        back = "/login" if waits is None else "/login?" + urlencode({"flow": waits.packed})
+        return web.views.message("Look into your mail", text, link=back, link_text="Back to signing in")
 
     async def followed(request: Request, template: str, purpose: Purpose, **more: Any) -> Response:
         link = request.query_params.get("link") or ""
-        email = await people.linked_address(link, purpose)
-        return await shown(request, template, request.url.path[1:], link=link, email=email, **more)
+        return await shown(request, template, request.url.path[1:], **await proves(request, link, purpose), **more)
+
+    async def proves(request: Request, link: str, purpose: Purpose) -> dict[str, Any]:
+        """What the form of a living link says; where answering it may lead."""
+        found = await people.linked(link, purpose)
+        waits = await resumed(web, request, found.about) if purpose == "signup" else None
+        return {"link": link, "email": found.email, "goes_on_to": None if waits is None else waits.goes_on_to}
 
     async def faulted(
         request: Request, error: Exception, template: str, purpose: Purpose, link: str, **more: Any
@@ -135,8 +165,8 @@ def router(web: Web, people: People) -> APIRouter:
             fault = {_FIELDS[error.reason]: error.detail}
         else:
             raise error
-        email = await people.linked_address(link, purpose)
-        return await shown(request, template, request.url.path[1:], 422, link=link, email=email, **more, **fault)
+        filled = await proves(request, link, purpose)
+        return await shown(request, template, request.url.path[1:], 422, **filled, **more, **fault)
 
     async def from_here(request: Request, does: str) -> Parameters:
         form = await read_form(request)
@@ -145,3 +175,9 @@ def router(web: Web, people: People) -> APIRouter:
         return form
 
     return pages
+
+
+def _from(waits: Waiting | None) -> dict[str, Any]:
+    """What the form of a sign-up carries on, and whom it is for."""
+    client = None if waits is None else waits.client
+    return {"flow": "" if waits is None else waits.packed, "client_name": "" if client is None else client.name}

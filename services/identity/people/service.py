@@ -8,8 +8,9 @@ password waits in an account that another person will one day prove to be theirs
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import structlog
 from sqlalchemy import Connection, exists, select, update
@@ -96,14 +97,18 @@ class People:
             detail = "This system sends no mail. Whoever runs it can make an account for you, or set a new password."
             raise ServiceError(Kind.UNAVAILABLE, "MAIL_NOT_CONFIGURED", detail)
 
-    async def ask_to_sign_up(self, email: str) -> None:
-        """Mails a link with which an account begins, or says in the mail that there is one.
+    async def ask_to_sign_up(self, email: str, about: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Mails a link with which an account begins, or says in the mail that there is one. `about`: what waits for it.
 
         Raises:
             ServiceError: ADDRESS_NOT_VALID.
         """
         address = checked_address(email)
-        await self._mail(lambda tx: self._letter(tx, address, known=("known", "reset"), unknown=("signup", "signup")))
+
+        def work(tx: Connection) -> None:
+            self._letter(tx, address, known=("known", "reset"), unknown=("signup", "signup"), about=about)
+
+        await self._mail(work)
 
     async def ask_to_reset(self, email: str) -> None:
         """Mails a link with which a password is chosen anew, or says in the mail that there is no account.
@@ -123,23 +128,24 @@ class People:
 
         await self._mail(work)
 
-    async def linked_address(self, secret: str, purpose: Purpose) -> str:
-        """The address that a living link proves.
+    async def linked(self, secret: str, purpose: Purpose) -> Link:
+        """What a living link proves.
 
         Raises:
             LinkSpent: there is no such link any more.
         """
-        link = await self.database.read(lambda tx: self.links.look(tx, secret, purpose))
-        return link.email
+        return await self.database.read(lambda tx: self.links.look(tx, secret, purpose))
 
-    async def finish_sign_up(self, secret: str, name: str, password: str, visitor: Visitor) -> NewAccount:
-        """Makes the account and signs the person in.
+    async def finish_sign_up(
+        self, secret: str, name: str, password: str, visitor: Visitor, *, client_id: str = ""
+    ) -> NewAccount:
+        """Makes the account and signs the person in, for `client_id` if they came from a client.
 
         Raises:
             LinkSpent: the link was used meanwhile, or there is an account with this address by now.
             PasswordRefused, ServiceError: NAME_NOT_VALID. The link stays good.
         """
-        address = await self.linked_address(secret, "signup")
+        address = (await self.linked(secret, "signup")).email
         name = checked_name(name)
         check_new(password, email=address)
         hashed = await self.passwords.hash(password)
@@ -150,7 +156,8 @@ class People:
                 raise LinkSpent
             row = tx.execute(select(users.c.id, users.c.hard_gen).where(users.c.email == link.email)).one()
             proven = Credentials(UserId(row.id), hashed, row.hard_gen, disabled=False)
-            return NewAccount(row.id, row.hard_gen, signin.open_session(tx, self.issuer, proven, None, visitor=visitor))
+            opened = signin.open_session(tx, self.issuer, proven, None, visitor=visitor, client_id=client_id)
+            return NewAccount(row.id, row.hard_gen, opened)
 
         made = await self.database.run(work)
         _log.info("account_made", user_id=made.user_id)
@@ -163,7 +170,7 @@ class People:
             LinkSpent: the link was used, or everything of the account was signed out since it was asked for.
             PasswordRefused: the link stays good.
         """
-        address = await self.linked_address(secret, "reset")
+        address = (await self.linked(secret, "reset")).email
         check_new(password, email=address)
         hashed = await self.passwords.hash(password)
 
@@ -209,15 +216,22 @@ class People:
             email = tx.execute(select(users.c.email).where(users.c.id == user_id)).scalar_one()
             self.post.hand_in(tx, "new_device", email, life=86_400, browser=browser)
 
-    def _letter(self, tx: Connection, address: str, known: tuple[str, Purpose], unknown: tuple[str, Purpose]) -> None:
+    def _letter(
+        self,
+        tx: Connection,
+        address: str,
+        known: tuple[str, Purpose],
+        unknown: tuple[str, Purpose],
+        about: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         columns = (users.c.id, users.c.hard_gen, users.c.disabled_at)
         row = tx.execute(select(*columns).where(users.c.email == address)).one_or_none()
         if row is None:
             letter, purpose = unknown
-            self._hand_in(tx, letter, Link(purpose, address, None, None))
+            self._hand_in(tx, letter, Link(purpose, address, None, None, about))
             return
         letter, purpose = ("disabled", known[1]) if row.disabled_at is not None else known
-        self._hand_in(tx, letter, Link(purpose, address, row.id, row.hard_gen))
+        self._hand_in(tx, letter, Link(purpose, address, row.id, row.hard_gen, about))
 
     def _hand_in(self, tx: Connection, letter: str, link: Link, **about: str) -> None:
         secret = self.links.make(tx, link)
