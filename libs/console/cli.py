@@ -58,6 +58,16 @@ class Place:
     sign_in: SignIn
     out: Console
 
+    def show(self, uri: str, code: str, whole: str) -> None:
+        """Tells a person how to let this device in."""
+        self.out.print(f"Open [bold]{escape(uri)}[/bold] and enter the code [bold]{escape(code)}[/bold]")
+        self.out.print(f"or open {escape(whole)}", soft_wrap=True)
+
+    async def sign_in_again(self, max_auth_age: int) -> None:
+        """Has the person sign in anew, as identity asks where something is dangerous."""
+        self.out.print("This needs a new sign-in: yours is too long ago.")
+        await self.sign_in.device(self.show, max_auth_age=max_auth_age)
+
 
 @app.callback()
 def place(
@@ -82,12 +92,7 @@ def place(
 def sign_in(context: typer.Context) -> None:
     """Sign in with a browser, here or on another device."""
     at = _place(context)
-
-    def show(uri: str, code: str, whole: str) -> None:
-        at.out.print(f"Open [bold]{escape(uri)}[/bold] and enter the code [bold]{escape(code)}[/bold]")
-        at.out.print(f"or open {escape(whole)}", soft_wrap=True)
-
-    kept = _run(at, at.sign_in.device(show))
+    kept = _run(at, at.sign_in.device(at.show))
     at.out.print(f"[green]Signed in.[/green] You may: {escape(kept.scope)}")
     if "identity:admin" not in kept.scope.split():
         at.out.print("[yellow]You are no administrator: most commands will be refused.[/yellow]")
@@ -306,7 +311,7 @@ def _done(context: typer.Context, work: Callable[[Identity], Awaitable[Any]], sa
 
 def _with(at: Place, work: Callable[[Identity], Awaitable[Any]]) -> Any:
     async def connected() -> Any:
-        async with opened(at.grpc, at.sign_in) as identity:
+        async with opened(at.grpc, at.sign_in, at.sign_in_again) as identity:
             return await work(identity)
 
     return _run(at, connected())
