@@ -1,9 +1,10 @@
 """`rescind`: the commands. Each says in its help what it does, and ends with 1 when it did not."""
 
 import asyncio
+import contextlib
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -15,13 +16,14 @@ from rich.markup import escape
 
 from console import showing
 from console.following import Follower
+from console.listening import Notice, listener
 from console.reading import Unreadable, read, verified
 from console.signin import ConsoleError, SignIn
 from console.tokens import TokenFile
 from console.wire import Identity, opened
 from contracts.identity.v1 import accounts_pb2, administration_pb2, keys_pb2, revocations_pb2, tokens_pb2
 from rescind.keys import RemoteKeySet, http_fetch
-from rescind.messages import RevocationMessage
+from rescind.messages import Heartbeat, RevocationMessage
 
 app = typer.Typer(
     name="rescind", help="Take tokens back, and see that they are.", no_args_is_help=True, add_completion=False,
@@ -165,19 +167,33 @@ def watch(
     context: typer.Context,
     once: Annotated[bool, typer.Option(help="Show what is alive now, and end.")] = False,
     receipts: Annotated[bool, typer.Option(help="Also tell who has applied each position.")] = False,
+    redis_url: Annotated[
+        str, typer.Option(envvar="RESCIND_REDIS_URL", help="Listen there; without, identity is asked twice a second.")
+    ] = "",
 ) -> None:
     """Show the revocation log live, each message verified."""
     at = _place(context)
     keys = RemoteKeySet(http_fetch(f"{at.issuer}/revocations/jwks.json"))
 
+    async def show(to: Identity, messages: AsyncIterator[RevocationMessage | Heartbeat | Notice]) -> None:
+        async with contextlib.aclosing(messages):  # type: ignore[type-var]  # generators all; the type says less
+            async for message in messages:
+                if isinstance(message, Notice):
+                    showing.notice(at.out, message)
+                if not isinstance(message, RevocationMessage):
+                    continue
+                showing.revocation(at.out, message)
+                if receipts:
+                    request = revocations_pb2.GetStatusRequest(position=message.pos)
+                    showing.receipts(at.out, (await to.call(to.revocations.GetStatus, request)).receipts)
+
     async def work(to: Identity) -> None:
-        async for message in Follower(to, keys, at.issuer).follow(once=once):
-            if not isinstance(message, RevocationMessage):
-                continue
-            showing.revocation(at.out, message)
-            if receipts:
-                request = revocations_pb2.GetStatusRequest(position=message.pos)
-                showing.receipts(at.out, (await to.call(to.revocations.GetStatus, request)).receipts)
+        follower = Follower(to, keys, at.issuer)
+        await show(to, follower.follow(once=once or bool(redis_url)))
+        if once or not redis_url:
+            return
+        async with listener(follower, redis_url) as listening:
+            await show(to, listening.listen())
 
     _with(at, work)
 

@@ -52,13 +52,13 @@ class Terminal:
             added |= {"RESCIND_CLIENT_ID": "backoffice", "RESCIND_CLIENT_SECRET": "backoffice-secret"}
         return {**os.environ, **added}
 
-    async def start(self, *arguments: str) -> asyncio.subprocess.Process:
+    async def start(self, *arguments: str, **added: str) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "console",
             *arguments,
-            env=self.environment(),
+            env=self.environment() | added,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -233,19 +233,26 @@ async def test_what_is_no_target_is_refused_in_words(office: Terminal) -> None:
 
 
 async def test_the_log_is_watched_live(office: Terminal, stack: Stack) -> None:
-    process = await office.start("watch", "--receipts")
-    assert process.stdout is not None
+    """By asking identity again and again, and by listening to Redis."""
+    processes = [
+        await office.start("watch", "--receipts"),
+        await office.start("watch", "--receipts", RESCIND_REDIS_URL=stack.redis_url),
+    ]
     try:
         token = await mobile_token(stack)
         found = re.search(r"\bsid\s+(\S+)", await office.done("token", "inspect", sent=token))
         assert found is not None
         await office.done("revoke", "session", found[1], "--cause", "SEEN_LIVE")
         async with asyncio.timeout(30):
-            while b"SEEN_LIVE" not in (line := await process.stdout.readline()):
-                assert line
+            for process in processes:
+                assert process.stdout is not None
+                while b"SEEN_LIVE" not in (line := await process.stdout.readline()):
+                    assert line
+                assert b"Applied by" in await process.stdout.readline()
     finally:
-        process.kill()
-        await process.wait()
+        for process in processes:
+            process.kill()
+            await process.wait()
 
 
 async def test_people_clients_and_keys_are_looked_after(stack: Stack, kept: Path, office: Terminal) -> None:
