@@ -17,6 +17,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 from sqlalchemy import Connection, select
 
 from identity.domain import IDENTITY_AUDIENCE
@@ -178,6 +179,20 @@ def bearer(authorization: str | None) -> str:
     return token
 
 
+def require_text(request: Message) -> None:
+    """Returns if no text in the request holds a NUL, which is no text to PostgreSQL.
+
+    Raises:
+        ServiceError: BAD_TEXT.
+    """
+    for named, value in request.ListFields():
+        for one in value if named.is_repeated else (value,):
+            if isinstance(one, Message):
+                require_text(one)
+            elif isinstance(one, str) and "\0" in one:
+                raise ServiceError(Kind.INVALID, "BAD_TEXT", f"There is a NUL in {named.name}.")
+
+
 @dataclass(frozen=True, slots=True)
 class AuthorityInterceptor(grpc.aio.ServerInterceptor):
     """Lets an RPC through when its rule is met; handlers read `current_caller()`."""
@@ -210,6 +225,7 @@ class AuthorityInterceptor(grpc.aio.ServerInterceptor):
     def _unary(self, rule: Rule | None, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def call(request: Any, context: Any) -> Any:
             await self._admit(rule, context)
+            require_text(request)
             return await behaviour(request, context)
 
         return call
@@ -219,6 +235,7 @@ class AuthorityInterceptor(grpc.aio.ServerInterceptor):
     ) -> Callable[..., AsyncIterator[Any]]:
         async def call(request: Any, context: Any) -> AsyncIterator[Any]:
             await self._admit(rule, context)
+            require_text(request)
             async for response in behaviour(request, context):
                 yield response
 
