@@ -7,7 +7,8 @@ tokens     the tokens that are kept between two calls, in a file for its owner a
 signin     getting them: device grant, refresh, client credentials
 wire       identity over gRPC, and its refusals in words
 reading    taking a token apart without believing it, and verifying it
-following  the log, live and verified
+following  the log, verified, asked of identity
+listening  the log, verified, as Redis pushes it
 showing    tables
 cli        the commands
 """

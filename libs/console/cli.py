@@ -1,9 +1,10 @@
 """`rescind`: the commands. Each says in its help what it does, and ends with 1 when it did not."""
 
 import asyncio
+import contextlib
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -15,13 +16,14 @@ from rich.markup import escape
 
 from console import showing
 from console.following import Follower
+from console.listening import Notice, listener
 from console.reading import Unreadable, read, verified
 from console.signin import ConsoleError, SignIn
 from console.tokens import TokenFile
 from console.wire import Identity, opened
 from contracts.identity.v1 import accounts_pb2, administration_pb2, keys_pb2, revocations_pb2, tokens_pb2
 from rescind.keys import RemoteKeySet, http_fetch
-from rescind.messages import RevocationMessage
+from rescind.messages import Heartbeat, RevocationMessage
 
 app = typer.Typer(
     name="rescind", help="Take tokens back, and see that they are.", no_args_is_help=True, add_completion=False,
@@ -58,6 +60,16 @@ class Place:
     sign_in: SignIn
     out: Console
 
+    def show(self, uri: str, code: str, whole: str) -> None:
+        """Tells a person how to let this device in."""
+        self.out.print(f"Open [bold]{escape(uri)}[/bold] and enter the code [bold]{escape(code)}[/bold]")
+        self.out.print(f"or open {escape(whole)}", soft_wrap=True)
+
+    async def sign_in_again(self, max_auth_age: int) -> None:
+        """Has the person sign in anew, as identity asks where something is dangerous."""
+        self.out.print("This needs a new sign-in: yours is too long ago.")
+        await self.sign_in.device(self.show, max_auth_age=max_auth_age)
+
 
 @app.callback()
 def place(
@@ -82,12 +94,7 @@ def place(
 def sign_in(context: typer.Context) -> None:
     """Sign in with a browser, here or on another device."""
     at = _place(context)
-
-    def show(uri: str, code: str, whole: str) -> None:
-        at.out.print(f"Open [bold]{escape(uri)}[/bold] and enter the code [bold]{escape(code)}[/bold]")
-        at.out.print(f"or open {escape(whole)}", soft_wrap=True)
-
-    kept = _run(at, at.sign_in.device(show))
+    kept = _run(at, at.sign_in.device(at.show))
     at.out.print(f"[green]Signed in.[/green] You may: {escape(kept.scope)}")
     if "identity:admin" not in kept.scope.split():
         at.out.print("[yellow]You are no administrator: most commands will be refused.[/yellow]")
@@ -160,19 +167,33 @@ def watch(
     context: typer.Context,
     once: Annotated[bool, typer.Option(help="Show what is alive now, and end.")] = False,
     receipts: Annotated[bool, typer.Option(help="Also tell who has applied each position.")] = False,
+    redis_url: Annotated[
+        str, typer.Option(envvar="RESCIND_REDIS_URL", help="Listen there; without, identity is asked twice a second.")
+    ] = "",
 ) -> None:
     """Show the revocation log live, each message verified."""
     at = _place(context)
     keys = RemoteKeySet(http_fetch(f"{at.issuer}/revocations/jwks.json"))
 
+    async def show(to: Identity, messages: AsyncIterator[RevocationMessage | Heartbeat | Notice]) -> None:
+        async with contextlib.aclosing(messages):  # type: ignore[type-var]  # generators all; the type says less
+            async for message in messages:
+                if isinstance(message, Notice):
+                    showing.notice(at.out, message)
+                if not isinstance(message, RevocationMessage):
+                    continue
+                showing.revocation(at.out, message)
+                if receipts:
+                    request = revocations_pb2.GetStatusRequest(position=message.pos)
+                    showing.receipts(at.out, (await to.call(to.revocations.GetStatus, request)).receipts)
+
     async def work(to: Identity) -> None:
-        async for message in Follower(to, keys, at.issuer).follow(once=once):
-            if not isinstance(message, RevocationMessage):
-                continue
-            showing.revocation(at.out, message)
-            if receipts:
-                request = revocations_pb2.GetStatusRequest(position=message.pos)
-                showing.receipts(at.out, (await to.call(to.revocations.GetStatus, request)).receipts)
+        follower = Follower(to, keys, at.issuer)
+        await show(to, follower.follow(once=once or bool(redis_url)))
+        if once or not redis_url:
+            return
+        async with listener(follower, redis_url) as listening:
+            await show(to, listening.listen())
 
     _with(at, work)
 
@@ -306,7 +327,7 @@ def _done(context: typer.Context, work: Callable[[Identity], Awaitable[Any]], sa
 
 def _with(at: Place, work: Callable[[Identity], Awaitable[Any]]) -> Any:
     async def connected() -> Any:
-        async with opened(at.grpc, at.sign_in) as identity:
+        async with opened(at.grpc, at.sign_in, at.sign_in_again) as identity:
             return await work(identity)
 
     return _run(at, connected())

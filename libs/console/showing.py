@@ -8,11 +8,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from console.listening import Notice
 from console.reading import EXPLAINED, Reading, in_words
 from contracts.identity.v1 import administration_pb2, keys_pb2, revocations_pb2
 from rescind.messages import RevocationMessage
 
 _FRESHNESS = {0: "unknown", 1: "[yellow]SYNCING[/]", 2: "[green]FRESH[/]", 3: "[red]STALE[/]"}
+_NOTICES = {
+    "unreadable": "Redis gave what identity did not sign, or left something out:",
+    "new_log": "A new log has begun; nothing of the one before is accepted:",
+    "stale": "Neither Redis nor identity tells anything: what is revoked now is not seen here.",
+    "fresh": "Everything is seen again.",
+}
 _KEYS = {0: "unknown", 1: "prepared", 2: "[green]active[/]", 3: "retired", 4: "[red]revoked[/]"}
 
 
@@ -47,6 +54,11 @@ def revocation(out: Console, message: RevocationMessage) -> None:
             soft_wrap=True,
             highlight=False,
         )
+
+
+def notice(out: Console, told: Notice) -> None:
+    """One line about the log itself."""
+    out.print(f"[yellow]![/yellow] {_NOTICES[told.kind]} {escape(told.detail)}".rstrip(), highlight=False)
 
 
 def receipts(out: Console, told: revocations_pb2.Receipts) -> None:

@@ -5,6 +5,7 @@
 
 import asyncio
 import base64
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -76,13 +77,19 @@ class SignIn:
         else:
             self._file.write(Kept("", 0, kept.refresh_token, kept.scope))
 
-    async def device(self, show: Callable[[str, str, str], None]) -> Kept:
+    async def device(self, show: Callable[[str, str, str], None], *, max_auth_age: int | None = None) -> Kept:
         """Waits for a person to let this device in. `show(uri, user code, uri with the code)` tells them how.
+
+        With `max_auth_age` it must be somebody who signed in so many seconds ago at most. What was kept before is
+        given back.
 
         Raises:
             ConsoleError: they refused, or took too long.
         """
         asked = {"scope": SCOPE, "resource": IDENTITY}
+        if max_auth_age is not None:
+            asked["max_age"] = str(max_auth_age)
+        before = self._file.read()
         begun = await self._post(await self._endpoint("device_authorization_endpoint"), asked)
         show(
             str(begun["verification_uri"]),
@@ -99,15 +106,19 @@ class SignIn:
                 interval += 5 if pending.slower else 0  # RFC 8628 section 3.5
             else:
                 self._file.write(kept)
+                with contextlib.suppress(ConsoleError):  # the new ones are good whatever becomes of the old
+                    await self._give_back(before)
                 return kept
         raise ConsoleError("Nobody let this device in, in time. Try again.")
 
     async def end(self) -> bool:
         """Gives the refresh token back, which takes what it gave along, and forgets; tells whether there was any."""
-        kept = self._file.read()
+        await self._give_back(self._file.read())
+        return self._file.forget()
+
+    async def _give_back(self, kept: Kept | None) -> None:
         if kept is not None and kept.refresh_token:
             await self._post(await self._endpoint("revocation_endpoint"), {"token": kept.refresh_token})
-        return self._file.forget()
 
     async def _token(self, **asked: str) -> Kept:
         answer = await self._post(await self._endpoint("token_endpoint"), asked)

@@ -1,6 +1,6 @@
 """Identity over gRPC. A refusal becomes one sentence with its reason."""
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ from contracts.identity.v1 import (
     revocations_pb2_grpc,
     tokens_pb2_grpc,
 )
+from rescind import StepUpRequired
 from rescind.grpc_source import CHANNEL_OPTIONS
 from servicekit.clients import bearer, told
 
@@ -28,6 +29,7 @@ class Identity:
 
     channel: grpc.aio.Channel
     sign_in: SignIn
+    sign_in_again: Callable[[int], Awaitable[object]]  # has the person sign in within that many seconds of now
 
     @property
     def revocations(self) -> Any:
@@ -57,6 +59,8 @@ class Identity:
     async def call(self, method: Any, request: Any, *, deadline: float = DEADLINE) -> Any:
         """The answer of one call; once more with another token if the first was refused.
 
+        Where identity wants a newer sign-in (RFC 9470), the person is asked for it.
+
         Raises:
             ConsoleError: identity refused, or does not answer.
         """
@@ -64,6 +68,10 @@ class Identity:
             token = await self.sign_in()
             try:
                 return await in_words(method(request, metadata=bearer(token), timeout=deadline))
+            except TooLongAgo as challenge:
+                if last:
+                    raise
+                await self.sign_in_again(challenge.max_auth_age)
             except Unauthenticated:
                 if last:
                     raise
@@ -73,6 +81,14 @@ class Identity:
 
 class Unauthenticated(ConsoleError):
     """The token was refused."""
+
+
+class TooLongAgo(Unauthenticated):
+    """The token is good, but the person signed in longer than `max_auth_age` seconds ago."""
+
+    def __init__(self, words: str, max_auth_age: int) -> None:
+        super().__init__(words)
+        self.max_auth_age = max_auth_age
 
 
 async def in_words(call: Awaitable[T]) -> T:
@@ -90,6 +106,9 @@ async def in_words(call: Awaitable[T]) -> T:
 def refused(failure: grpc.aio.AioRpcError) -> ConsoleError:
     """A refusal, in words."""
     error = told(failure)
+    max_age = error.metadata.get("max_age", "")
+    if error.reason == StepUpRequired.reason and max_age.isascii() and max_age.isdigit():
+        return TooLongAgo(f"{error.detail} ({error.reason})", int(max_age))
     if failure.code() is grpc.StatusCode.UNAUTHENTICATED:
         return Unauthenticated(f"{error.detail} ({error.reason}) Try: rescind sign-in")
     fields = "".join(f"\n  {name}: {wrong}" for name, wrong in error.fields.items())
@@ -97,7 +116,9 @@ def refused(failure: grpc.aio.AioRpcError) -> ConsoleError:
 
 
 @asynccontextmanager
-async def opened(address: str, sign_in: SignIn) -> AsyncIterator[Identity]:
+async def opened(
+    address: str, sign_in: SignIn, sign_in_again: Callable[[int], Awaitable[object]]
+) -> AsyncIterator[Identity]:
     """Identity at `host:port`, until the block is left."""
     async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
-        yield Identity(channel, sign_in)
+        yield Identity(channel, sign_in, sign_in_again)

@@ -109,7 +109,7 @@ class StepUpRequired(RescindError):
     The client sends the person to the issuer again, with `max_age`, and comes back with a new token.
     """
 
-    reason = "STEP_UP_REQUIRED"
+    reason = "INSUFFICIENT_USER_AUTHENTICATION"
 
     def __init__(self, max_auth_age: int) -> None:
         super().__init__(f"needs a sign-in within the last {max_auth_age} s")

@@ -145,6 +145,7 @@ def told(failure: grpc.aio.AioRpcError) -> ServiceError:
         words,
         retry_after=retry.retry_delay.ToMilliseconds() / 1000 or (1.0 if kind is Kind.UNAVAILABLE else None),
         fields={violation.field: violation.description for violation in bad.field_violations},
+        metadata={name: value for name, value in info.metadata.items() if name not in ("kind", "request_id")},
     )
 
 

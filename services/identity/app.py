@@ -278,7 +278,14 @@ def build(settings: Settings, *, parts: Parts | None = None) -> Service:
             people_pages.router(web, parts.people),
             account.router(web, parts.people, parts.my_account, names),
             logout.router(web),
-            admin_pages.router(web, Gate(web), parts.administration, parts.registry, parts.my_account, parts.audit),
+            admin_pages.router(
+                web,
+                Gate(web, settings.admin_auth_age),
+                parts.administration,
+                parts.registry,
+                parts.my_account,
+                parts.audit,
+            ),
         ],
     )
     background = [
@@ -315,7 +322,7 @@ def build(settings: Settings, *, parts: Parts | None = None) -> Service:
             MyAccountApi(parts.my_account),
             AdministrationApi(parts.database, parts.administration, parts.registry, parts.my_account, parts.audit),
         ),
-        interceptors=[AuthorityInterceptor(Authority(parts.database, parts.introspector))],
+        interceptors=[AuthorityInterceptor(Authority(parts.database, parts.introspector), settings.admin_auth_age)],
         before_start=[parts.found, redis_answers],
         background=background,
         readiness=readiness,

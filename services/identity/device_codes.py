@@ -71,22 +71,28 @@ class DeviceCodes:
 
     issuer: Issuer
 
-    def begin(self, tx: Connection, *, client_id: str, scope: str, resources: Iterable[str]) -> WaitingDevice:
+    def begin(
+        self, tx: Connection, *, client_id: str, scope: str, resources: Iterable[str], max_auth_age: int | None = None
+    ) -> WaitingDevice:
         """A device of this client begins to wait. The route has checked scope and resources.
+
+        With `max_auth_age` (seconds), for a person who signed in no longer than that before now.
 
         Raises:
             UnauthorizedClient: the client is unknown or disabled.
         """
         client = living_client(tx, client_id)
         entropy, life = self.issuer.entropy, self.issuer.lives.device_code
+        now = self.issuer.now(tx)
         waits = {
             "client_id": client_id,
             "scope": scope,
             "resources": list(resources),
             "client_hard_gen": client.hard_gen,
-            "expires_at": self.issuer.now(tx) + life * 1000,
+            "expires_at": now + life * 1000,
             "poll_interval": _INTERVAL_MS,
             "polled_at": 0,
+            "signed_in_since": 0 if max_auth_age is None else now - max_auth_age * 1000,
         }
         while True:  # until the user code is nobody else's
             begun = WaitingDevice(new_secret(entropy), new_user_code(entropy), life, _INTERVAL_MS // 1000)
@@ -112,7 +118,12 @@ class DeviceCodes:
         recent = select(func.count()).where(mine, wrong_user_codes.c.at > now - _TRIES_WITHIN_MS)
         if tx.execute(recent).scalar_one() >= _TRIES:
             raise TooManyUserCodes(session.user_id)
-        columns = (device_codes.c.client_id, device_codes.c.scope, device_codes.c.resources)
+        columns = (
+            device_codes.c.client_id,
+            device_codes.c.scope,
+            device_codes.c.resources,
+            device_codes.c.signed_in_since,
+        )
         waiting = (
             device_codes.c.user_code_hash == secret_digest(plain(user_code)),
             device_codes.c.decided_at.is_(None),
@@ -123,7 +134,7 @@ class DeviceCodes:
             wrong = {"id": new_id("try", self.issuer.entropy), "user_id": session.user_id, "at": now}
             tx.execute(insert(wrong_user_codes).values(wrong))
             raise UnknownUserCode(session.user_id)
-        return DeviceRequest(ClientId(row.client_id), row.scope, tuple(row.resources))
+        return DeviceRequest(ClientId(row.client_id), row.scope, tuple(row.resources), row.signed_in_since)
 
     def decide(self, tx: Connection, user_code: str, session: LoginSession, *, scope: str | None) -> None:
         """The person lets the device have `scope`; None: they do not. Once decided, it stays.

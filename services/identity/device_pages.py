@@ -45,8 +45,7 @@ def add_to(pages: APIRouter, web: Web) -> None:
         if flow is not None and flow.to == PATH:
             user_code = parse_qs(flow.query).get("user_code", [""])[0]
         if session is None:
-            begun = Flow(urlencode({"user_code": user_code[:64]}), now, PATH)
-            return see_other("/login?" + urlencode({"flow": web.forms.pack(begun)}))
+            return _to_login(web, user_code, now)
         return await _entry(web, request, session, user_code)
 
     @pages.post(PATH)
@@ -66,19 +65,23 @@ def add_to(pages: APIRouter, web: Web) -> None:
 
 
 async def _ask(web: Web, codes: DeviceCodes, request: Request, session: LoginSession, user_code: str) -> Response:
-    def work(tx: Connection) -> tuple[Client, str] | str:
+    def work(tx: Connection) -> tuple[Client, str] | str | None:
         try:
             asked = codes.find(tx, user_code, session)
         except UnknownUserCode:
             return _UNKNOWN  # committed with the count of it
         except TooManyUserCodes:
             return _TOO_MANY
+        if session.auth_time < asked.signed_in_since:
+            return None
         client = Client.find(tx, asked.client_id)
         if client is None:
             return _UNKNOWN
         return client, grantable(tx, asked.scope, asked.resources, session)
 
     found = await web.database.run(work)
+    if found is None:
+        return await _signing_in(web, user_code)
     if isinstance(found, str):
         _log.warning("user_code_refused", user_id=session.user_id, too_many=found is _TOO_MANY)
         status = 429 if found is _TOO_MANY else 422
@@ -107,18 +110,32 @@ async def _decided(
             asked = codes.find(tx, user_code, session)
         except (UnknownUserCode, TooManyUserCodes):
             return None
+        if session.auth_time < asked.signed_in_since:
+            return ""
         # What may be had is judged again: roles may have changed while the page was open.
         scope = grantable(tx, asked.scope, asked.resources, session) if allow else None
         codes.decide(tx, user_code, session, scope=scope)
         return asked.client_id
 
     client_id = await web.database.run(work)
+    if client_id == "":
+        return await _signing_in(web, user_code)
     if client_id is None:
         return await _entry(web, request, session, "", fault=_UNKNOWN, status=422)
     _log.info("device_decided", user_id=session.user_id, client_id=client_id, allowed=allow)
     if allow:
         return web.views.message("Your device is signed in", "Go on there. You can close this page.")
     return web.views.message("Your device was refused", "It gets nothing. You can close this page.")
+
+
+async def _signing_in(web: Web, user_code: str) -> Response:
+    """The device wants somebody who signed in lately: they do so again, and come back with the code."""
+    return _to_login(web, user_code, await web.database.read(web.issuer.now))
+
+
+def _to_login(web: Web, user_code: str, now: int) -> Response:
+    begun = Flow(urlencode({"user_code": user_code[:64]}), now, PATH)
+    return see_other("/login?" + urlencode({"flow": web.forms.pack(begun)}))
 
 
 async def _entry(

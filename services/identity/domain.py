@@ -221,6 +221,7 @@ class DeviceRequest:
     client_id: ClientId
     scope: str
     resources: tuple[str, ...]
+    signed_in_since: int  # ms: the earliest sign-in that will do; 0 for any
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,8 @@ class Settings(CommonSettings):
     offline_life: Annotated[int, Field(ge=60, validation_alias="IDENTITY_OFFLINE_LIFE")] = 30 * 86400
     # How long a device waits for its person (RFC 8628).
     device_code_life: Annotated[int, Field(ge=60, le=1800, validation_alias="IDENTITY_DEVICE_CODE_LIFE")] = 600
+    # How long ago an administrator may have signed in who changes something, on the pages and over gRPC.
+    admin_auth_age: Annotated[int, Field(ge=30, le=86400, validation_alias="IDENTITY_ADMIN_AUTH_AGE")] = 600
     refresh_retry_window: Annotated[int, Field(ge=0, le=60, validation_alias="IDENTITY_REFRESH_RETRY_WINDOW")] = 10
     # How long a verifier may go on accepting after `exp`; never less than the verifiers' own leeway.
     leeway: Annotated[int, Field(ge=5, le=60, validation_alias="IDENTITY_LEEWAY")] = 5

@@ -149,6 +149,8 @@ device_codes = Table(
     Column("expires_at", BigInteger, nullable=False, index=True),
     Column("poll_interval", BigInteger, nullable=False),  # ms; five seconds more each time it is polled too soon
     Column("polled_at", BigInteger, nullable=False),  # 0: never
+    # The earliest sign-in that may let the device in.
+    Column("signed_in_since", BigInteger, nullable=False, server_default=text("0")),
     Column("decided_at", BigInteger),
     Column("allowed", Boolean),
     # Who allowed it, and under what, as in a code.

@@ -89,6 +89,8 @@ def _person() -> Principal:
     caller = current_principal()
     if not caller.is_user:
         raise ServiceError(Kind.FORBIDDEN, "PERSON_REQUIRED", "Sessions belong to people; a client has none.")
+    if caller.actor is not None:
+        raise ServiceError(Kind.FORBIDDEN, "ACTED_FOR", "A service that acts for a person leaves their sessions be.")
     return caller
 
 

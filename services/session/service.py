@@ -16,7 +16,7 @@ from servicekit.errors import Kind, ServiceError
 from session.domain import Held, Session, SessionKey, is_name, is_secret, key_of
 from session.storage import SessionStore
 from session.token_handler import Granted, SessionOver, Timing, TokenHandler, session_ended
-from session.upstream import Upstream
+from session.upstream import Upstream, reauthentication_required
 
 _log = structlog.get_logger("session.service")
 
@@ -98,9 +98,7 @@ class Sessions:
             ServiceError: REAUTHENTICATION_REQUIRED.
         """
         if self._timing.now() - held.session.authenticated_at > self._reauthenticate_after:
-            raise ServiceError(
-                Kind.FORBIDDEN, "REAUTHENTICATION_REQUIRED", "Sign in again first, at /auth/reauthenticate."
-            )
+            raise reauthentication_required()
 
     async def overview(self, held: Held) -> Overview:
         """Everything of the person's."""

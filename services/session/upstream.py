@@ -3,7 +3,7 @@
 There is no generic forwarding: every method is named here with its types, its deadline and whether it may be repeated,
 so no path, header or host of a browser's reaches anything that is not on the list. What a service answers is passed on
 in its own words (`servicekit.clients.told`). Where it refuses our token, which is always known before it has done
-anything, the call is made once more with a new one.
+anything, the call is made once more with a new one; unless it wants a newer sign-in, which is the person's to do.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from contracts.notifications.v1 import notifications_pb2 as nt
 from contracts.notifications.v1 import notifications_pb2_grpc
 from contracts.orders.v1 import orders_pb2 as od
 from contracts.orders.v1 import orders_pb2_grpc
-from rescind import Staleness
+from rescind import Staleness, StepUpRequired
 from servicekit.clients import Calls, bearer, channel, told
 from servicekit.errors import Kind, ServiceError
 from session.domain import IDENTITY, NOTIFICATIONS, ORDERS, Held
@@ -42,6 +42,11 @@ _MY_ACCOUNT = Calls(
     deadlines={"EndMySessions": 10.0, "WithdrawMyGrant": 10.0},
 )
 _REVOCATIONS = Calls("contracts.identity.v1.RevocationsService", repeatable={"GetStatus"})
+
+
+def reauthentication_required() -> ServiceError:
+    """What the web app answers by sending the person to sign in again."""
+    return ServiceError(Kind.FORBIDDEN, "REAUTHENTICATION_REQUIRED", "Sign in again first, at /auth/reauthenticate.")
 
 
 class Upstream:
@@ -191,4 +196,7 @@ class Upstream:
         try:
             return await method(request, metadata=bearer(token))
         except grpc.aio.AioRpcError as failure:
-            raise told(failure) from failure
+            error = told(failure)
+            if error.reason == StepUpRequired.reason:
+                raise reauthentication_required() from failure
+            raise error from failure

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, select
 
 from devstack.flow import Browser, FlowFailed, OAuthClient, Page, Refused, Tokens
 from devstack.seeds import DEVICE_CODE
+from devstack.story.scene import claims_of
 from identity.housekeeping import sweep
 from identity.storage import device_codes, wrong_user_codes
 from support.identity_front import ADMIN, ALICE, BOB, IDENTITY, ISSUER, ORDERS, PASSWORD, Front, identity_front
@@ -120,6 +121,35 @@ async def test_a_person_who_denies_is_heard(front: Front) -> None:
     assert "refused" in (await decided(browser, device["user_code"], "deny")).text
     assert await poll(cli, device) == "access_denied"
     assert (await entered(browser, device["user_code"])).status == 422  # decided is decided
+
+
+async def test_a_device_that_wants_a_recent_sign_in_gets_one(front: Front) -> None:
+    """Step-up (RFC 9470): who signed in too long ago does so again, and comes back to the code."""
+    cli, browser = front.client("cli"), front.browser()
+    await at_the_form(browser)
+    front.clock.forward(700)
+    easy, device = await begun(cli), await begun(cli, max_age="600")
+    assert "Allow" in (await entered(browser, easy["user_code"])).text
+    page = await entered(browser, device["user_code"])
+    arrived = await browser.submit(page, "/login", email=ALICE, password=PASSWORD)
+    assert isinstance(arrived, Page)
+    assert arrived.form("/device").fields["user_code"] == device["user_code"]
+    await decided(browser, device["user_code"])
+    tokens = await poll(cli, device)
+    assert isinstance(tokens, Tokens)
+    assert claims_of(tokens.access_token)["auth_time"] == front.clock() // 1000
+    for wrong in ("-1", "soon", "1" * 10):
+        with pytest.raises(Refused, match="invalid_request"):
+            await begun(cli, max_age=wrong)
+
+
+async def test_a_sign_in_that_was_recent_enough_is_so_while_the_page_is_open(front: Front) -> None:
+    cli, browser = front.client("cli"), front.browser()
+    await at_the_form(browser)
+    device = await begun(cli, max_age="600")
+    front.clock.forward(599)
+    await decided(browser, device["user_code"])
+    assert isinstance(await poll(cli, device), Tokens)
 
 
 async def test_a_code_lives_for_ten_minutes(front: Front) -> None:

@@ -26,8 +26,11 @@ from contracts.identity.v1 import (
     tokens_pb2_grpc,
 )
 from identity.app import build
+from identity.authority import ADMIN as ADMINISTER
 from identity.authority import PUBLIC, RULES
 from rescind.messages import Heartbeat
+from servicekit import clients
+from servicekit.errors import Kind
 from servicekit.rpc import DETAILS_KEY
 from support.identity_core import ADMIN, IDENTITY, ORDERS, Core, core
 
@@ -238,6 +241,43 @@ async def test_an_administrator_revokes_and_their_own_token_may_be_next(wire: Wi
         grpc.StatusCode.UNAUTHENTICATED,
         "TOKEN_REVOKED",
     )
+
+
+CHANGES = [name for name in CALLS if RULES[f"/contracts.identity.v1.{name}"].recent]
+
+
+def test_every_change_by_an_administrator_wants_a_recent_sign_in_and_no_reading_does() -> None:
+    administered = {name.rpartition(".")[2] for name, rule in RULES.items() if ADMINISTER in rule.scopes}
+    reading = {name for name in administered if name.rpartition("/")[2].startswith(("List", "Get"))}
+    assert set(CHANGES) == administered - reading - {"RevocationsService/Replay"}
+
+
+@pytest.mark.requirement(29)
+@pytest.mark.parametrize("name", CHANGES)
+async def test_who_signed_in_too_long_ago_changes_nothing(wire: Wire, name: str) -> None:
+    token = wire.identity.access(
+        wire.identity.grant(wire.identity.sign_in(ADMIN), scope="openid identity:admin"), IDENTITY
+    )
+    wire.identity.clock.forward(600)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await CALLS[name](wire, wire.bearer(token.token))
+    told = clients.told(refused.value)
+    assert (told.kind, told.reason) == (Kind.UNAUTHENTICATED, "INSUFFICIENT_USER_AUTHENTICATION")
+    assert told.metadata == {"max_age": "600"}  # RFC 9470 section 3
+    assert wire.identity.log() == []
+    await wire.keys.ListKeys(keys_pb2.ListKeysRequest(), metadata=wire.bearer(token.token))  # looking is let be
+
+
+async def test_a_sign_in_is_recent_to_the_last_second_and_a_client_has_none_that_could_be_old(wire: Wire) -> None:
+    request = revocations_pb2.RevokeRequest(token="a-jti")
+    office = wire.of("backoffice")
+    token = wire.identity.access(
+        wire.identity.grant(wire.identity.sign_in(ADMIN), scope="openid identity:admin"), IDENTITY
+    )
+    wire.identity.clock.forward(599)
+    await wire.revocations.Revoke(request, metadata=wire.bearer(token.token))
+    wire.identity.clock.forward(300)
+    await wire.revocations.Revoke(request, metadata=office)
 
 
 @pytest.mark.parametrize(

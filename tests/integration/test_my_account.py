@@ -9,11 +9,14 @@ from typing import Any
 
 import grpc
 import pytest
+from sqlalchemy import Connection, update
 
 from contracts.identity.v1 import accounts_pb2, accounts_pb2_grpc, my_account_pb2, my_account_pb2_grpc
-from identity.domain import AccessToken, Cause, Position
+from identity.domain import AccessToken, Cause, ClientId, Position
+from identity.exchange import exchange
 from identity.revocations import ENTRIES_PER_MESSAGE
 from identity.service import NewClient
+from identity.storage import clients
 from identity.visitor import Visitor
 from support.identity_core import ADMIN, ALICE, IDENTITY, Core, core
 from support.identity_wire import bearer, channel_to, refusal
@@ -229,6 +232,30 @@ async def test_it_takes_a_persons_own_token_through_an_app_of_ours(wire: Wire) -
     assert await refusal(wire.listed(wire.identity.of_client("backoffice"))) == (refused, "NOT_PERMITTED")
     without_openid = wire.person(scope="profile orders:read")
     assert await refusal(wire.listed(without_openid)) == (refused, "INSUFFICIENT_SCOPE")
+
+
+@pytest.mark.requirement(67)
+async def test_a_service_that_acts_for_a_person_leaves_their_account_be(wire: Wire) -> None:
+    """Whatever the client that acts is registered for: the token says that it is not the person who asks."""
+    identity = wire.identity
+    parent = identity.access(identity.grant())
+
+    def acted(tx: Connection) -> AccessToken:
+        may = {"exchange_scopes": ["openid"], "first_party": True}
+        tx.execute(update(clients).where(clients.c.id == "orders").values(may))
+        return exchange(
+            identity.parts.issuer, tx, parent.claims, acting=ClientId("orders"), audience=IDENTITY, scope=None
+        )
+
+    token = identity.tx(acted)
+    assert (token.scope, token.claims["sub"]) == ("openid", parent.claims["sub"])
+    for call in (
+        wire.listed(token),
+        wire.end(token, everywhere=True),
+        wire.withdraw(token, parent.claims["gid"]),
+    ):
+        assert await refusal(call) == (grpc.StatusCode.PERMISSION_DENIED, "ACTED_FOR")
+    assert identity.log() == []
 
 
 async def test_twenty_at_once_end_the_others_once(any_wire: Wire) -> None:

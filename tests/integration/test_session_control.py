@@ -5,7 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
+from identity.storage import grants
 from support.eventually import eventually
 from support.session_window import ADMIN, ALICE, Window
 from support.session_world import World
@@ -64,6 +66,23 @@ async def test_taking_back_needs_a_fresh_sign_in(world: World) -> None:
     world.forward(601)
     refused = await admin.post("/api/control/revoke", {"kind": "subject", "target": world.subject(ALICE)})
     assert (refused.status_code, refused.json()["reason"]) == (403, "REAUTHENTICATION_REQUIRED")
+
+
+@pytest.mark.requirement(29)
+async def test_identitys_own_wish_for_a_fresh_sign_in_is_passed_on_as_ours(world: World) -> None:
+    """Here the session is young, and the sign-in that its grant rests on is not."""
+    admin = await _signed_in(world)
+    mine, old = grants.c.user_id == world.subject(ADMIN), {"auth_time": grants.c.auth_time - 601_000}
+    world.parts.database.run_sync(lambda tx: tx.execute(update(grants).where(mine).values(old)))
+    lab = (await admin.get("/api/lab")).json()["access_tokens"]
+    held = next(token["claims"]["jti"] for token in lab if token["audience"] == "urn:rescind:identity")
+    await world.revoke(token=held)  # the next one tells when the person signed in, as the grant has it now
+    order = {"kind": "token", "target": "a-jti"}
+    refused = await admin.post("/api/control/revoke", order)
+    assert (refused.status_code, refused.json()["reason"]) == (403, "REAUTHENTICATION_REQUIRED")
+    assert (await admin.get("/api/control/status")).status_code == 200
+    assert (await admin.sign_in(ADMIN, path="/auth/reauthenticate")).status_code == 303
+    assert (await admin.post("/api/control/revoke", order)).status_code == 200
 
 
 async def test_a_thief_gets_in_until_it_is_taken_back(world: World) -> None:

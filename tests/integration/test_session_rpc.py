@@ -11,6 +11,7 @@ from contracts.session.v1 import sessions_pb2 as pb
 from contracts.session.v1 import sessions_pb2_grpc
 from devstack.flow import Browser, OAuthClient
 from devstack.seeds import client_secret
+from devstack.story.scene import claims_of
 from rescind import Verifier
 from servicekit.clients import told
 from servicekit.errors import ServiceError
@@ -107,6 +108,23 @@ async def test_a_person_lists_and_ends_their_own_sessions_from_another_app(world
     missing = pb.RevokeRequest(session_id="ses_AAAAAAAAAAAAAAAAAAAAAA")
     assert (await _refused(stub.Revoke(missing, **_as(bob)))).reason == "SESSION_NOT_FOUND"
     assert (await _refused(stub.Revoke(pb.RevokeRequest(), **_as(bob)))).reason == "VALIDATION_FAILED"
+
+
+@pytest.mark.requirement(67)
+async def test_a_service_that_acts_for_a_person_ends_none_of_their_sessions(world: World, stub: Any) -> None:
+    await _signed_in(world)
+    claims = claims_of(await _of_bob(world))
+    acting = {"sub": "svc_orders", "act": {"sub": "svc_mobile", "cgen": claims["cgen"]}}
+    stamps = {name: claims[name] for name in ("gid", "gen", "cgen", "sid", "auth_time")} | {
+        "ojti": claims["jti"],
+        "act": acting,
+    }
+    issuer, not_after = world.parts.issuer, claims["exp"] * 1000
+    token = world.parts.database.run_sync(
+        lambda tx: issuer.sign(tx, claims["sub"], "orders", SESSION, "openid", stamps, not_after=not_after)
+    ).token
+    assert (await _refused(stub.List(pb.ListRequest(), **_as(token)))).reason == "ACTED_FOR"
+    assert (await _refused(stub.Revoke(pb.RevokeRequest(all=True), **_as(token)))).reason == "ACTED_FOR"
 
 
 async def test_a_client_has_no_sessions(world: World, stub: Any) -> None:

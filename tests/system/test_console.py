@@ -1,8 +1,11 @@
 """The `rescind` command line against the running embedded system: each command as somebody types it."""
 
 import asyncio
+import contextlib
+import json
 import os
 import re
+import sqlite3
 import stat
 import sys
 from collections.abc import AsyncIterator
@@ -49,13 +52,13 @@ class Terminal:
             added |= {"RESCIND_CLIENT_ID": "backoffice", "RESCIND_CLIENT_SECRET": "backoffice-secret"}
         return {**os.environ, **added}
 
-    async def start(self, *arguments: str) -> asyncio.subprocess.Process:
+    async def start(self, *arguments: str, **added: str) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "console",
             *arguments,
-            env=self.environment(),
+            env=self.environment() | added,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -107,7 +110,12 @@ async def mobile_token(stack: Stack, email: str = ALICE) -> str:
 
 async def signed_in_by_device(terminal: Terminal, email: str) -> str:
     """Signs in as a person does, the code typed into a browser; what the terminal said at the end."""
-    process = await terminal.start("sign-in")
+    return await let_in(terminal, email, "sign-in")
+
+
+async def let_in(terminal: Terminal, email: str, *command: str) -> str:
+    """Lets a command in that waits for somebody to sign in; what it said at the end."""
+    process = await terminal.start(*command)
     assert process.stdout is not None
     said = ""
     async with asyncio.timeout(60):
@@ -140,6 +148,24 @@ async def test_an_administrator_signs_in_by_device_and_the_tokens_are_theirs_alo
     file.chmod(0o644)
     assert "can be read by others" in (await terminal.type("status")).text
     file.chmod(0o600)
+
+
+async def test_what_is_dangerous_has_the_person_sign_in_again_and_goes_on(stack: Stack, kept: Path) -> None:
+    """Their grant is made an old one, and the token that says otherwise forgotten."""
+    path = stack.environment("identity")["IDENTITY_DATABASE_URL"].removeprefix("sqlite:///")
+    with contextlib.closing(sqlite3.connect(path, timeout=30)) as database, database:
+        changed = database.execute("UPDATE grants SET auth_time = auth_time - 601000 WHERE client_id = 'cli'")
+        assert changed.rowcount
+    (file,) = files_in(kept)
+    before = json.loads(file.read_text())
+    file.write_text(json.dumps(before | {"expires_at": 0}))
+    terminal = Terminal(stack, kept)
+    await terminal.done("users", "list")  # looking is let be
+    said = await let_in(terminal, ADMIN, "clients", "enable", "partner")
+    assert "partner is switched on" in said
+    assert "partner is switched on" in await terminal.done("clients", "enable", "partner")
+    (file,) = files_in(kept)
+    assert json.loads(file.read_text())["refresh_token"] != before["refresh_token"]
 
 
 async def test_a_person_without_the_role_is_told_so_and_refused(stack: Stack, tmp_path: Path) -> None:
@@ -207,19 +233,26 @@ async def test_what_is_no_target_is_refused_in_words(office: Terminal) -> None:
 
 
 async def test_the_log_is_watched_live(office: Terminal, stack: Stack) -> None:
-    process = await office.start("watch", "--receipts")
-    assert process.stdout is not None
+    """By asking identity again and again, and by listening to Redis."""
+    processes = [
+        await office.start("watch", "--receipts"),
+        await office.start("watch", "--receipts", RESCIND_REDIS_URL=stack.redis_url),
+    ]
     try:
         token = await mobile_token(stack)
         found = re.search(r"\bsid\s+(\S+)", await office.done("token", "inspect", sent=token))
         assert found is not None
         await office.done("revoke", "session", found[1], "--cause", "SEEN_LIVE")
         async with asyncio.timeout(30):
-            while b"SEEN_LIVE" not in (line := await process.stdout.readline()):
-                assert line
+            for process in processes:
+                assert process.stdout is not None
+                while b"SEEN_LIVE" not in (line := await process.stdout.readline()):
+                    assert line
+                assert b"Applied by" in await process.stdout.readline()
     finally:
-        process.kill()
-        await process.wait()
+        for process in processes:
+            process.kill()
+            await process.wait()
 
 
 async def test_people_clients_and_keys_are_looked_after(stack: Stack, kept: Path, office: Terminal) -> None:

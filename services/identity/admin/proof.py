@@ -1,7 +1,7 @@
 """Proving again who it is, before an act that cannot be taken back (ASVS 7.5.1).
 
-Whoever signed in within the last ten minutes has just proven it. The proof renews the login session under a new cookie,
-as signing in again would.
+Whoever signed in lately (`IDENTITY_ADMIN_AUTH_AGE`) has just proven it. The proof renews the login session under a new
+cookie, as signing in again would.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,6 @@ from identity.visitor import counted_as
 from identity.web import SESSION_COOKIE, Web, read_form, start_session
 from servicekit.errors import Kind, ServiceError
 
-RECENT = 600  # seconds
 _PROOF = "admin-proof"
 _log = structlog.get_logger("identity.admin")
 
@@ -42,6 +41,7 @@ class Gate:
     """Lets administrators through, and asks them again where it matters."""
 
     web: Web
+    max_auth_age: int  # seconds
 
     async def administrator(self, request: Request) -> Administrator:
         """Who it is.
@@ -122,7 +122,7 @@ class Gate:
         row = tx.execute(select(users).where(users.c.id == session.user_id)).one()
         if "admin" not in row.roles:
             raise ServiceError(Kind.FORBIDDEN, "NOT_AN_ADMINISTRATOR", "This is for administrators.")
-        recent = self.web.issuer.now(tx) - session.auth_time < RECENT * 1000
+        recent = self.web.issuer.now(tx) - session.auth_time < self.max_auth_age * 1000
         return Administrator(row.id, row.name, row.email, session, recent)
 
 

@@ -53,7 +53,8 @@ class DeviceAuthorization:
     def __call__(self, request: OAuthRequest) -> tuple[int, dict[str, Any], list[tuple[str, str]]]:
         """
         Raises:
-            OAuth2Error: not a client of ours, not its grant type, or a scope or audience that is not its to ask for.
+            OAuth2Error: not a client of ours, not its grant type, a scope or audience that is not its to ask for, or a
+                `max_age` that is no number.
         """
         client: Client = self.server.authenticate_client(request, ANYBODY, self.ENDPOINT_NAME)
         if not client.check_grant_type(DEVICE_CODE_GRANT_TYPE):
@@ -66,9 +67,16 @@ class DeviceAuthorization:
         scope = meaningful(client.get_allowed_scope(asked.get("scope")) or "", resources)
         if not scope:
             raise InvalidScopeError
+        max_age = asked.get("max_age")
+        if max_age is not None and not (max_age.isascii() and max_age.isdigit() and len(max_age) < 10):
+            raise InvalidRequestError("Invalid 'max_age' parameter.")
         with in_oauth_words():
             begun = DeviceCodes(self.server.issuer).begin(
-                self.server.tx, client_id=client.id, scope=scope, resources=resources
+                self.server.tx,
+                client_id=client.id,
+                scope=scope,
+                resources=resources,
+                max_auth_age=None if max_age is None else int(max_age),
             )
         page = f"{self.server.issuer.issuer}/device"
         answer = {

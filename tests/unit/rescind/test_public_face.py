@@ -49,7 +49,7 @@ def test_the_reasons_are_stable() -> None:
         "RescindError": "INTERNAL",
         "RevokedToken": "TOKEN_REVOKED",
         "ServerStopping": "SERVER_STOPPING",
-        "StepUpRequired": "STEP_UP_REQUIRED",
+        "StepUpRequired": "INSUFFICIENT_USER_AUTHENTICATION",
         "TokenRefused": "TOKEN_REFUSED",
         "UnknownKey": "TOKEN_UNTRUSTED",
         "UntrustedToken": "TOKEN_UNTRUSTED",

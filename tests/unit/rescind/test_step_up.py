@@ -74,7 +74,7 @@ async def test_over_http_the_challenge_says_what_would_do(guard: Guard, mint: To
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://demo") as http:
         old = mint.access_token(AUDIENCE, auth_time=int(time.wall) - 400)
         answer = await http.get("/vault", headers={"authorization": f"Bearer {old}"})
-        assert (answer.status_code, answer.json()["reason"]) == (401, "STEP_UP_REQUIRED")
+        assert (answer.status_code, answer.json()["reason"]) == (401, "INSUFFICIENT_USER_AUTHENTICATION")
         challenge = 'Bearer error="insufficient_user_authentication", max_age=300'
         assert answer.headers["www-authenticate"] == challenge
         recent = {"authorization": f"Bearer {mint.access_token(AUDIENCE)}"}
@@ -103,7 +103,7 @@ async def test_over_grpc_the_error_says_the_same(channel: grpc.aio.Channel, mint
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await call(b"", metadata=(("authorization", f"Bearer {old}"),))
     assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
-    assert _info(refused.value) == ("STEP_UP_REQUIRED", {"max_age": "300"})
+    assert _info(refused.value) == ("INSUFFICIENT_USER_AUTHENTICATION", {"max_age": "300"})
 
 
 def _info(error: grpc.aio.AioRpcError) -> tuple[str, dict[str, str]]:
@@ -117,7 +117,7 @@ def _info(error: grpc.aio.AioRpcError) -> tuple[str, dict[str, str]]:
 def test_services_say_it_in_the_one_vocabulary() -> None:
     error = understood(StepUpRequired(300))
     assert error is not None
-    assert (error.kind.http, error.reason) == (401, "STEP_UP_REQUIRED")
+    assert (error.kind.http, error.reason) == (401, "INSUFFICIENT_USER_AUTHENTICATION")
     assert error.headers["www-authenticate"] == 'Bearer error="insufficient_user_authentication", max_age=300'
     info = error_details_pb2.ErrorInfo()
     assert rpc_status(error, request_id="r").details[0].Unpack(info)
