@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc.aio
 import httpx2
+from prometheus_client import Gauge
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -84,6 +85,8 @@ def build(
     timing = Timing(now=hands.now, idle=settings.idle_life * 1000)
     policies = Policies(read=settings.read_staleness, write=settings.write_staleness, admin=settings.admin_staleness)
     streams = Streams(per_session=settings.streams_per_session, most=settings.streams)
+    open_streams = Gauge("session_live_streams", "Live streams that are open here.", registry=metrics.registry)
+    open_streams.set_function(lambda: len(streams))
 
     async def over(session: Session, cause: str) -> None:
         again = cause == "SIGNED_IN_AGAIN"  # the browser has another session by now
