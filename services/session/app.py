@@ -21,7 +21,9 @@ from servicekit.lifecycle import Address, Service
 from servicekit.metrics import Metrics
 from servicekit.needs import answering_redis
 from servicekit.settings import parse_secret_keys
+from servicekit.throttle import Limit, Throttle
 from servicekit.verification import Verification, connect
+from servicekit.visitor import parse_networks
 from session import rpc
 from session.control import Faults, Thief
 from session.domain import AUDIENCES, IDENTITY, SESSION, Entropy, Session
@@ -30,8 +32,9 @@ from session.live import LOOK_EVERY, Relay
 from session.relying_party import Registration, RelyingParty
 from session.rest import account, auth, control, inbox, lab, pages, shop
 from session.rest.access import Access
+from session.rest.door import Door
 from session.rest.protection import SameOrigin, StrictHeaders
-from session.sealing import Vault
+from session.sealing import Vault, limits_key
 from session.service import Policies, Sessions
 from session.settings import Settings
 from session.sign_in import SignIns
@@ -81,7 +84,15 @@ def build(
     redis_url = (settings.sessions_redis_url or settings.redis_url).get_secret_value()
     redis = _redis(redis_url)
     store = store or RedisSessions(redis)
-    vault = Vault(parse_secret_keys(settings.secret_keys.get_secret_value()), entropy=hands.entropy)
+    secret_keys = parse_secret_keys(settings.secret_keys.get_secret_value())
+    vault = Vault(secret_keys, entropy=hands.entropy)
+    throttle = Throttle(redis_url, limits_key(secret_keys))
+    door = Door(
+        throttle,
+        begun=Limit("session-sign-in-begun", settings.sign_ins, 60),
+        answered=Limit("session-sign-in-answered", settings.sign_ins, 60),
+        trusted=parse_networks(settings.trusted_proxies),
+    )
     timing = Timing(now=hands.now, idle=settings.idle_life * 1000)
     policies = Policies(read=settings.read_staleness, write=settings.write_staleness, admin=settings.admin_staleness)
     streams = Streams(per_session=settings.streams_per_session, most=settings.streams)
@@ -137,7 +148,7 @@ def build(
     http.add_middleware(StrictHeaders)
     for router in (
         pages.router(hands.web, settings.public_url, same_origin),
-        auth.router(sign_ins, sessions, signed, store, access),
+        auth.router(sign_ins, sessions, signed, store, access, door),
         account.router(sessions, access),
         shop.router(upstream, policies, access),
         shop.back_office(upstream, policies, access),
@@ -177,7 +188,15 @@ def build(
         before_start=[needs],
         background=[guard.run, endings.run, end_streams_when_stopping],
         readiness=verification.readiness,
-        on_stop=[tokens.aclose, upstream.aclose, thief.aclose, relying_party.aclose, redis.aclose, verification.aclose],
+        on_stop=[
+            tokens.aclose,
+            upstream.aclose,
+            thief.aclose,
+            relying_party.aclose,
+            throttle.close,
+            redis.aclose,
+            verification.aclose,
+        ],
         development=settings.development,
         stopping=stopping,
     )

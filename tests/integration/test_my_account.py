@@ -14,7 +14,7 @@ from contracts.identity.v1 import accounts_pb2, accounts_pb2_grpc, my_account_pb
 from identity.domain import AccessToken, Cause, Position
 from identity.revocations import ENTRIES_PER_MESSAGE
 from identity.service import NewClient
-from identity.visitor import Visitor
+from servicekit.visitor import Visitor
 from support.identity_core import ADMIN, ALICE, IDENTITY, Core, core
 from support.identity_wire import bearer, channel_to, refusal
 

@@ -217,6 +217,7 @@ async def session_world(folder: Path, redis_url: str, **changes: Any) -> AsyncIt
                 "http_port": session_port,
                 "grpc_port": 0,
                 "metrics_port": 0,
+                "sign_ins": 100_000,
                 **changes,
             }
         )
