@@ -29,6 +29,8 @@ from session.control import Faults, Thief
 from session.domain import AUDIENCES, IDENTITY, SESSION, Entropy, Session
 from session.inside import Inside
 from session.live import LOOK_EVERY, Relay
+from session.pending import EVERY as FINISH_EVERY
+from session.pending import PendingSignOuts
 from session.relying_party import Registration, RelyingParty
 from session.rest import account, auth, control, inbox, lab, pages, shop
 from session.rest.access import Access
@@ -58,6 +60,7 @@ class Hands:
     identity: httpx2.AsyncBaseTransport | None = None
     orders: httpx2.AsyncBaseTransport | None = None
     look_every: float = LOOK_EVERY
+    finish_every: float = FINISH_EVERY
     web: Path = WEB
 
 
@@ -111,8 +114,16 @@ def build(
         notifications=settings.notifications_grpc,
         identity=settings.identity_grpc,
     )
+    pending = PendingSignOuts(store, vault, relying_party, upstream, timing, every=hands.finish_every)
     sessions = Sessions(
-        store, tokens, upstream, timing, policies, reauthenticate_after=settings.reauthenticate_after * 1000, over=over
+        store,
+        tokens,
+        upstream,
+        timing,
+        policies,
+        pending,
+        reauthenticate_after=settings.reauthenticate_after * 1000,
+        over=over,
     )
     signed = SignedByIdentity(guard, settings.issuer, settings.web_client_id, lambda: hands.now() / 1000)
     sign_ins = SignIns(
@@ -186,7 +197,7 @@ def build(
         register=register,
         interceptors=[verification.interceptor(rpc.rules(policies), development=settings.development)],
         before_start=[needs],
-        background=[guard.run, endings.run, end_streams_when_stopping],
+        background=[guard.run, endings.run, pending.run, end_streams_when_stopping],
         readiness=verification.readiness,
         on_stop=[
             tokens.aclose,
