@@ -40,7 +40,7 @@ from rescind.policy import STRICT, Staleness
 
 CurrentGuard = Callable[[], Guard]
 PING_EVERY = 15.0  # seconds without an event until a comment is sent, so that nobody in between takes it for dead
-LAST_WORDS = 1.0  # seconds that a client has to read how its stream ended
+LAST_WORDS = 0.5  # seconds that a client has to read how its stream ended; all is over within a second
 
 
 def bearer(

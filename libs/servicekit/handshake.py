@@ -1,13 +1,17 @@
-"""uvicorn's WebSocket protocol, which answers a handshake that it cannot read.
+"""uvicorn's WebSocket protocol, which answers a handshake that it cannot read, and lets go of a client that reads none.
 
-uvicorn 0.54 says nothing to one with a line of more than 8 KiB (`websockets.http11.MAX_LINE_LENGTH`), and keeps the
-connection for ever. Imported by uvicorn, and only where a service has WebSockets: it needs the package of that name.
+uvicorn 0.54 says nothing to a handshake with a line of more than 8 KiB (`websockets.http11.MAX_LINE_LENGTH`), and keeps
+the connection for ever; what goes for a client that does not read is told in `servicekit.connection`. Imported by
+uvicorn, and only where a service has WebSockets: it needs the package of that name.
 """
 
 import json
+from asyncio import BaseTransport, Transport
+from typing import cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from servicekit.connection import STALLED, Stall
 from servicekit.errors import PROBLEM_TYPE, Kind, ServiceError, problem, problem_headers
 
 _UNREADABLE = ServiceError(Kind.INVALID, "HANDSHAKE_UNREADABLE", "The handshake has a line that is too long, or none.")
@@ -15,6 +19,32 @@ _UNREADABLE = ServiceError(Kind.INVALID, "HANDSHAKE_UNREADABLE", "The handshake 
 
 class Handshakes(WebSocketsSansIOProtocol):
     """One connection that asked to become a WebSocket."""
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        """Begins."""
+        super().connection_made(transport)
+        self._stall = Stall(cast("Transport", transport), STALLED)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Ends."""
+        self._stall.over()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The transport has more than it should hold."""
+        super().pause_writing()
+        self._stall.begin()
+
+    def resume_writing(self) -> None:
+        """It is nearly empty again."""
+        self._stall.over()
+        super().resume_writing()
+
+    async def run_asgi(self) -> None:
+        """Runs the app; if it is at its end and its client has not read what was said before, nobody will wait."""
+        await super().run_asgi()
+        if not self.writable.is_set():
+            self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Takes what came in, and answers when no handshake will come of it any more."""

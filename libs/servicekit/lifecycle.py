@@ -368,7 +368,7 @@ async def _http(service: Service, sock: socket.socket) -> AsyncIterator[None]:
     config = uvicorn.Config(
         service.http,
         loop="none",
-        http="h11",
+        http="servicekit.connection:Connection",
         ws="servicekit.handshake:Handshakes" if service.websockets else "none",
         ws_max_size=MAX_WEBSOCKET_MESSAGE,
         ws_per_message_deflate=False,  # a few bytes could become megabytes; what is sent is short

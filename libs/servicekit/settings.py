@@ -19,6 +19,8 @@ from typing import Annotated, Literal, TextIO, TypeVar
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from servicekit.visitor import parse_networks
+
 KEY_BYTES = 32
 EXIT_CODE = 2  # of a process whose settings are wrong
 
@@ -74,9 +76,15 @@ def _whole_keys(value: SecretStr) -> SecretStr:
     return value
 
 
+def _networks(value: str) -> str:
+    parse_networks(value)
+    return value
+
+
 HttpUrl = Annotated[str, AfterValidator(_no_trailing_slash)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis)]  # may hold a password, as the next
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database)]
+Networks = Annotated[str, AfterValidator(_networks)]  # `servicekit.visitor.parse_networks` reads it
 SecretKeys = Annotated[SecretStr, AfterValidator(_whole_keys)]  # `parse_secret_keys` reads it
 
 

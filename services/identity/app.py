@@ -52,9 +52,7 @@ from identity.revocations import RevocationLog
 from identity.sealing import SecretKeys
 from identity.service import Accounts
 from identity.settings import Settings
-from identity.throttle import Throttle
 from identity.views import Views
-from identity.visitor import parse_networks
 from identity.web import Web
 from servicekit.database import Database
 from servicekit.http import create_app
@@ -63,6 +61,8 @@ from servicekit.mail import mailer_at
 from servicekit.metrics import Metrics
 from servicekit.needs import answering_redis, migrated_database
 from servicekit.settings import parse_secret_keys
+from servicekit.throttle import Throttle
+from servicekit.visitor import parse_networks
 
 REDIS_TIMEOUT = 0.5  # seconds; a tick comes every second
 RECEIPTS_POOL = 2  # connections

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from starlette.responses import Response
 
 from identity.domain import Credentials, Entropy, base64url, new_id
-from identity.throttle import Limit, Throttle, TooMany
+from servicekit.throttle import Limit, Throttle, TooMany
 
 DEVICE_COOKIE = "__Host-rescind_device"
 DEVICE_LIFE = 180 * 86_400  # seconds

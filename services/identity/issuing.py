@@ -56,7 +56,7 @@ from identity.revocations import RevocationLog
 from identity.sealing import SecretKeys
 from identity.standing import living_client, living_grant, living_session, user_row
 from identity.storage import codes, grants, log_state, login_sessions, refresh_tokens
-from identity.visitor import NOBODY_KNOWN, Visitor
+from servicekit.visitor import NOBODY_KNOWN, Visitor
 
 ACCESS_TYPE = "at+jwt"
 ID_TYPE = "JWT"

@@ -32,8 +32,6 @@ from identity.page_routes import (
 )
 from identity.people.browsers import named
 from identity.people.service import People
-from identity.throttle import TooMany
-from identity.visitor import counted_as
 from identity.waiting import unpacked, waiting
 from identity.web import (
     BROWSER_COOKIE,
@@ -45,6 +43,8 @@ from identity.web import (
     start_session,
 )
 from servicekit.errors import Kind, ServiceError
+from servicekit.throttle import TooMany
+from servicekit.visitor import counted_as
 
 _NOT_RIGHT = "E-mail or password is not right."
 # What the sign-in page says first, by a word in its URL.

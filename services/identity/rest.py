@@ -23,9 +23,9 @@ from identity.oauth.requests import OAuthRequest, claimed_client
 from identity.oauth.server import Answer, RolledBack, Server
 from identity.signin import person
 from identity.views import SafeHeaders
-from identity.visitor import counted_as
 from identity.web import Web, read_form
 from rescind.errors import InsufficientScope, UntrustedToken
+from servicekit.visitor import counted_as
 
 # Long enough to take the load off, short enough for a key that was revoked.
 _KEYS_MAY_BE_KEPT = {"cache-control": "public, max-age=10"}

@@ -5,14 +5,8 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, SecretStr
 
 from identity.federation.providers import parse_providers
-from identity.visitor import parse_networks
 from servicekit.mail import MailFrom, MailUrl
-from servicekit.settings import CommonSettings, DatabaseUrl, HttpUrl, Port, RedisUrl, SecretKeys
-
-
-def _networks(value: str) -> str:
-    parse_networks(value)
-    return value
+from servicekit.settings import CommonSettings, DatabaseUrl, HttpUrl, Networks, Port, RedisUrl, SecretKeys
 
 
 def _whole_providers(value: SecretStr) -> SecretStr:
@@ -63,7 +57,7 @@ class Settings(CommonSettings):
     publish_wait_ms: Annotated[int, Field(ge=0, le=5000, validation_alias="IDENTITY_PUBLISH_WAIT_MS")] = 250
     # The networks of our own proxies, "10.0.0.0/8, fd00::/8": what these say in X-Forwarded-For is believed, and
     # nobody else's. It is used to tell people where they are signed in; no decision rests on it.
-    trusted_proxies: Annotated[str, AfterValidator(_networks), Field(validation_alias="IDENTITY_TRUSTED_PROXIES")] = ""
+    trusted_proxies: Annotated[Networks, Field(validation_alias="IDENTITY_TRUSTED_PROXIES")] = ""
     # Hosts of our own network, "session, billing", that logout tokens may be sent to over plain http. Loopback may
     # always, everything else needs https.
     backchannel_http_hosts: Annotated[str, Field(validation_alias="IDENTITY_BACKCHANNEL_HTTP_HOSTS")] = ""

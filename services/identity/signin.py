@@ -20,7 +20,7 @@ from identity.endings import Fact
 from identity.issuing import Issuer
 from identity.standing import living_session, user_row
 from identity.storage import exclusive, login_sessions, users
-from identity.visitor import NOBODY_KNOWN, Visitor
+from servicekit.visitor import NOBODY_KNOWN, Visitor
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from identity.oauth.server import Server
 from identity.passwords import Passwords
 from identity.service import Accounts
 from identity.views import Views
-from identity.visitor import Network, Visitor, visitor
 from servicekit.database import Database
+from servicekit.visitor import Network, Visitor, visitor
 
 # The prefix has browsers insist on Secure, Path=/ and no Domain. Lax: a client's redirect to /authorize comes from
 # another site and must bring the session along; POSTs from there bring nothing.

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc.aio
 import httpx2
+from prometheus_client import Gauge
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -20,17 +21,22 @@ from servicekit.lifecycle import Address, Service
 from servicekit.metrics import Metrics
 from servicekit.needs import answering_redis
 from servicekit.settings import parse_secret_keys
+from servicekit.throttle import Limit, Throttle
 from servicekit.verification import Verification, connect
+from servicekit.visitor import parse_networks
 from session import rpc
 from session.control import Faults, Thief
 from session.domain import AUDIENCES, IDENTITY, SESSION, Entropy, Session
 from session.inside import Inside
 from session.live import LOOK_EVERY, Relay
+from session.pending import EVERY as FINISH_EVERY
+from session.pending import PendingSignOuts
 from session.relying_party import Registration, RelyingParty
 from session.rest import account, auth, control, inbox, lab, pages, shop
 from session.rest.access import Access
+from session.rest.door import Door
 from session.rest.protection import SameOrigin, StrictHeaders
-from session.sealing import Vault
+from session.sealing import Vault, limits_key
 from session.service import Policies, Sessions
 from session.settings import Settings
 from session.sign_in import SignIns
@@ -54,6 +60,7 @@ class Hands:
     identity: httpx2.AsyncBaseTransport | None = None
     orders: httpx2.AsyncBaseTransport | None = None
     look_every: float = LOOK_EVERY
+    finish_every: float = FINISH_EVERY
     web: Path = WEB
 
 
@@ -80,10 +87,20 @@ def build(
     redis_url = (settings.sessions_redis_url or settings.redis_url).get_secret_value()
     redis = _redis(redis_url)
     store = store or RedisSessions(redis)
-    vault = Vault(parse_secret_keys(settings.secret_keys.get_secret_value()), entropy=hands.entropy)
+    secret_keys = parse_secret_keys(settings.secret_keys.get_secret_value())
+    vault = Vault(secret_keys, entropy=hands.entropy)
+    throttle = Throttle(redis_url, limits_key(secret_keys))
+    door = Door(
+        throttle,
+        begun=Limit("session-sign-in-begun", settings.sign_ins, 60),
+        answered=Limit("session-sign-in-answered", settings.sign_ins, 60),
+        trusted=parse_networks(settings.trusted_proxies),
+    )
     timing = Timing(now=hands.now, idle=settings.idle_life * 1000)
     policies = Policies(read=settings.read_staleness, write=settings.write_staleness, admin=settings.admin_staleness)
     streams = Streams(per_session=settings.streams_per_session, most=settings.streams)
+    open_streams = Gauge("session_live_streams", "Live streams that are open here.", registry=metrics.registry)
+    open_streams.set_function(lambda: len(streams))
 
     async def over(session: Session, cause: str) -> None:
         again = cause == "SIGNED_IN_AGAIN"  # the browser has another session by now
@@ -97,8 +114,16 @@ def build(
         notifications=settings.notifications_grpc,
         identity=settings.identity_grpc,
     )
+    pending = PendingSignOuts(store, vault, relying_party, upstream, timing, every=hands.finish_every)
     sessions = Sessions(
-        store, tokens, upstream, timing, policies, reauthenticate_after=settings.reauthenticate_after * 1000, over=over
+        store,
+        tokens,
+        upstream,
+        timing,
+        policies,
+        pending,
+        reauthenticate_after=settings.reauthenticate_after * 1000,
+        over=over,
     )
     signed = SignedByIdentity(guard, settings.issuer, settings.web_client_id, lambda: hands.now() / 1000)
     sign_ins = SignIns(
@@ -134,7 +159,7 @@ def build(
     http.add_middleware(StrictHeaders)
     for router in (
         pages.router(hands.web, settings.public_url, same_origin),
-        auth.router(sign_ins, sessions, signed, store, access),
+        auth.router(sign_ins, sessions, signed, store, access, door),
         account.router(sessions, access),
         shop.router(upstream, policies, access),
         shop.back_office(upstream, policies, access),
@@ -172,9 +197,17 @@ def build(
         register=register,
         interceptors=[verification.interceptor(rpc.rules(policies), development=settings.development)],
         before_start=[needs],
-        background=[guard.run, endings.run, end_streams_when_stopping],
+        background=[guard.run, endings.run, pending.run, end_streams_when_stopping],
         readiness=verification.readiness,
-        on_stop=[tokens.aclose, upstream.aclose, thief.aclose, relying_party.aclose, redis.aclose, verification.aclose],
+        on_stop=[
+            tokens.aclose,
+            upstream.aclose,
+            thief.aclose,
+            relying_party.aclose,
+            throttle.close,
+            redis.aclose,
+            verification.aclose,
+        ],
         development=settings.development,
         stopping=stopping,
     )

@@ -106,6 +106,17 @@ class Attempt:
     begun_at: int  # ms
 
 
+@dataclass(frozen=True, slots=True)
+class PendingSignOut:
+    """A sign-out that identity has not heard of: what is needed to tell it, and until when that makes sense."""
+
+    key: SessionKey
+    sid: str
+    refresh: str  # sealed, as in the session that it was in
+    since: int  # ms
+    expires_at: int  # ms: when the session would have ended by itself
+
+
 def new_secret(entropy: Entropy) -> str:
     """256 random bits, base64url: a session's secret, a state, a nonce, a PKCE verifier."""
     return base64.urlsafe_b64encode(entropy(32)).rstrip(b"=").decode()

@@ -4,11 +4,12 @@ The browser's stream outlives the access token behind it: shortly before the tok
 it stale, the relay subscribes anew with a fresh one, from the sequence that it has passed on last, so nothing is missed
 and nobody notices. It registers first and looks at the session afterwards, so no revocation slips between, and every
 few seconds it looks again, so a session that ran out of time is noticed. It holds one notification at a time: a reader
-that stalls stalls its own subscription and nothing else.
+that stalls stalls its own subscription and nothing else, and is cut off (`rest.inbox`, `servicekit.connection`).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 import grpc.aio
@@ -50,7 +51,7 @@ class Relay:
         self._staleness = staleness
         self._look_every = look_every
 
-    async def items(self, stream: Stream, after: int | None) -> AsyncIterator[Item]:
+    async def items(self, stream: Stream, after: int | None) -> AsyncGenerator[Item, None]:
         """Notifications behind `after`, signs of life, and last of all why it ended."""
         place = _Place(after)
         refused, refusals = "", 0
@@ -61,18 +62,19 @@ class Relay:
                 yield _end_of(error)
                 return
             brought = False
-            async for item in self._leg(stream, granted, place):
-                if isinstance(item, ServiceError):
-                    refused = granted.token if item.kind is Kind.UNAUTHENTICATED else ""
-                    refusals = 0 if brought else refusals + 1
-                    if item.kind is not Kind.UNAUTHENTICATED or refusals >= MAX_REFUSALS:
-                        yield End(item.reason, reconnect=item.kind in (Kind.UNAVAILABLE, Kind.UNAUTHENTICATED))
+            async with aclosing(self._leg(stream, granted, place)) as leg:
+                async for item in leg:
+                    if isinstance(item, ServiceError):
+                        refused = granted.token if item.kind is Kind.UNAUTHENTICATED else ""
+                        refusals = 0 if brought else refusals + 1
+                        if item.kind is not Kind.UNAUTHENTICATED or refusals >= MAX_REFUSALS:
+                            yield End(item.reason, reconnect=item.kind in (Kind.UNAVAILABLE, Kind.UNAUTHENTICATED))
+                            return
+                        break
+                    brought = True
+                    yield item
+                    if isinstance(item, End):
                         return
-                    break
-                brought = True
-                yield item
-                if isinstance(item, End):
-                    return
 
     async def _granted(self, stream: Stream, refused: str) -> Granted:
         held = await self._peek(stream.session.key)
@@ -82,7 +84,9 @@ class Relay:
             )
         return await self._tokens.token_for(held, NOTIFICATIONS, staleness=self._staleness, refused=refused)
 
-    async def _leg(self, stream: Stream, granted: Granted, place: "_Place") -> AsyncIterator[Item | ServiceError]:
+    async def _leg(
+        self, stream: Stream, granted: Granted, place: "_Place"
+    ) -> AsyncGenerator[Item | ServiceError, None]:
         """One subscription: ends with an End, with what the service said, or silently when it is time for a new one."""
         call = self._upstream.subscribe(granted.token, place.after)
         # In an outage of identity an old token has to do to its end; a new subscription each second would not help.

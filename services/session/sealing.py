@@ -27,7 +27,7 @@ class Vault:
     """Seals with the newest key, opens with any. `keys` are (id, 32 bytes), newest first."""
 
     def __init__(self, keys: tuple[tuple[str, bytes], ...], *, entropy: Entropy) -> None:
-        self._keys = {key_id: AESGCM(_derived(key)) for key_id, key in keys}
+        self._keys = {key_id: AESGCM(_derived(key, b"rescind session sealing")) for key_id, key in keys}
         self._newest = keys[0][0]
         self._entropy = entropy
 
@@ -63,5 +63,10 @@ def _associated(session: SessionKey, purpose: str) -> bytes:
     return f"{purpose}|{session}".encode()
 
 
-def _derived(key: bytes) -> bytes:
-    return HKDF(algorithm=SHA256(), length=32, salt=None, info=b"rescind session sealing").derive(key)
+def limits_key(keys: tuple[tuple[str, bytes], ...]) -> bytes:
+    """The key that names who is counted: of the oldest, so that a new key in front does not set counters back."""
+    return _derived(keys[-1][1], b"rescind session limits")
+
+
+def _derived(key: bytes, purpose: bytes) -> bytes:
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose).derive(key)

@@ -2,7 +2,7 @@
 
 What is ended here is signed out at identity as well, on the same person's word, so its tokens are refused everywhere.
 Identity is asked first: a sign-out that only this service knew of would leave the way back in open. The exception is a
-browser's own sign-out: it is out whatever identity says, and is told if identity did not hear of it.
+browser's own sign-out: it is out whatever identity says, and what that did not hear of is finished later (`pending`).
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from contracts.identity.v1 import my_account_pb2 as my
 from rescind import RescindError, Staleness
 from servicekit.errors import Kind, ServiceError
 from session.domain import Held, Session, SessionKey, is_name, is_secret, key_of
+from session.pending import PendingSignOuts
 from session.storage import SessionStore
 from session.token_handler import Granted, SessionOver, Timing, TokenHandler, session_ended
 from session.upstream import Upstream, reauthentication_required
@@ -48,6 +49,7 @@ class Sessions:
         upstream: Upstream,
         timing: Timing,
         policies: Policies,
+        pending: PendingSignOuts,
         *,
         reauthenticate_after: int,
         over: SessionOver,
@@ -57,6 +59,7 @@ class Sessions:
         self._upstream = upstream
         self._timing = timing
         self.policies = policies
+        self._pending = pending
         self._reauthenticate_after = reauthenticate_after
         self._over = over
 
@@ -163,21 +166,18 @@ class Sessions:
         """Ends this session, and its login session at identity.
 
         Raises:
-            ServiceError: SIGNED_OUT_HERE_ONLY: identity did not answer; this browser is signed out all the same.
+            ServiceError: SIGNED_OUT_HERE_ONLY: identity did not answer; this browser is signed out all the same. The
+                field `identity` is TOLD_LATER if the rest will be done as soon as it answers.
         """
         try:
             request = my.EndMySessionsRequest(sid=held.session.sid)
             await self._upstream.end_my_sessions(held, request, self.policies.write)
         except (ServiceError, RescindError) as error:
+            newest = await self._store.remove(held.session.key)
             await self._forget([held.session], "SIGNED_OUT")
             if error.reason == "SESSION_ENDED":
                 return
-            _log.warning("signed out here only", session_name=held.session.name, reason=error.reason)
-            raise ServiceError(
-                Kind.UNAVAILABLE,
-                "SIGNED_OUT_HERE_ONLY",
-                "You are signed out here, but identity did not answer. Sign out there as well.",
-            ) from error
+            raise _here_only(kept=newest is not None and await self._pending.keep(newest)) from error
         await self._forget([held.session], "SIGNED_OUT")
 
     async def withdraw(self, held: Held, gid: str) -> None:
@@ -214,6 +214,16 @@ class Sessions:
             if removed is not None:
                 _log.info("session ended", session_name=session.name, subject=session.subject, cause=cause)
             await self._over(session, cause)
+
+
+def _here_only(*, kept: bool) -> ServiceError:
+    rest = "It is told as soon as it does." if kept else "Sign out there as well."
+    return ServiceError(
+        Kind.UNAVAILABLE,
+        "SIGNED_OUT_HERE_ONLY",
+        f"You are signed out here, but identity did not answer. {rest}",
+        fields={"identity": "TOLD_LATER"} if kept else {},
+    )
 
 
 def not_signed_in() -> ServiceError:

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
 from rescind import BOUNDED, STRICT
-from servicekit.settings import HttpUrl, Port, RedisUrl, SecretKeys
+from servicekit.settings import HttpUrl, Networks, Port, RedisUrl, SecretKeys
 from servicekit.verification import StalenessSetting, VerifierSettings
 
 
@@ -55,6 +55,10 @@ class Settings(VerifierSettings):
     reauthenticate_after: Annotated[int, Field(ge=0, validation_alias="SESSION_REAUTHENTICATE_AFTER")] = 600
     streams_per_session: Annotated[int, Field(ge=1, validation_alias="SESSION_STREAMS_PER_SESSION")] = 10
     streams: Annotated[int, Field(ge=1, validation_alias="SESSION_STREAMS")] = 5000
+    # From one address, in any minute: sign-ins that are begun, and answers of identity's that come back.
+    sign_ins: Annotated[int, Field(ge=1, validation_alias="SESSION_SIGN_INS")] = 300
+    # The networks of our own proxies: what these say in X-Forwarded-For is believed, and nobody else's.
+    trusted_proxies: Annotated[Networks, Field(validation_alias="SESSION_TRUSTED_PROXIES")] = ""
     # Clients that may present people's cookies to SessionsService.Resolve.
     resolvers: Annotated[Words, Field(validation_alias="SESSION_RESOLVERS")] = frozenset({"gateway"})
     # The control socket of `make run`: the control room's buttons break that run. Never set it elsewhere.

@@ -1,10 +1,12 @@
-"""Where sessions are kept: a seam of a dozen methods, and Redis behind it.
+"""Where sessions are kept: a seam of some methods, and Redis behind it.
 
     session:s:<key>            hash: the session (JSON), last use, sealed refresh token, its version, sealed tokens
     session:by:<kind>:<id>     sorted set of keys by their absolute end: of a subject, sid, gid or client
     session:login:<key>        a sign-in that a browser has begun, until it comes back
     session:lock:<key>         who refreshes this session's tokens now
     session:once:<id>          what may be seen once: the `jti` of a logout token
+    session:pending            sorted set of keys of sign-outs that identity has not heard of, by when they are due
+    session:pending:records    hash of these (JSON)
 
 What must not come apart is one Lua script: Redis 7 and Valkey 9 run each whole or not at all. All keys of a call are
 declared, so it works wherever they live on one node; a cluster would need a hash tag around `session`.
@@ -23,7 +25,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from servicekit.errors import Kind, ServiceError
-from session.domain import Attempt, Held, SealedToken, Session, SessionKey
+from session.domain import Attempt, Held, PendingSignOut, SealedToken, Session, SessionKey
 
 IndexKind = Literal["subject", "sid", "gid", "client"]
 _RETRY_AFTER = 1.0  # seconds
@@ -62,14 +64,26 @@ class SessionStore(Protocol):
     async def add_token(self, key: SessionKey, audience: str, token: SealedToken) -> bool:
         """Replaces one token that did not come of a refresh; False when the session is gone."""
 
-    async def remove(self, key: SessionKey) -> Session | None:
-        """Removes a session; the one that was there."""
+    async def remove(self, key: SessionKey) -> Held | None:
+        """Removes a session; what was there, with its newest tokens."""
 
     async def of(self, kind: IndexKind, id_: str, now: int, idle: int) -> Sequence[Session]:
         """The living sessions of a person, login session, grant or client, last used first."""
 
     async def first_time(self, id_: str, life: int) -> bool:
         """Whether `id_` was not seen in the last `life` ms; of any number who ask at once, one is told True."""
+
+    async def keep_pending(self, pending: PendingSignOut, now: int, most: int) -> bool:
+        """Keeps a sign-out to be finished, due at once, unless `most` are kept already."""
+
+    async def claim_pending(self, now: int, lease: int) -> PendingSignOut | None:
+        """One that is due; nobody else is given it for `lease` ms."""
+
+    async def put_off_pending(self, pending: PendingSignOut, due: int) -> None:
+        """Saves one as it is now, and when it is due again; nothing if it was dropped meanwhile."""
+
+    async def drop_pending(self, key: SessionKey) -> None:
+        """Keeps one no more."""
 
     def lock(self, key: SessionKey, owner: str, life: int) -> AbstractAsyncContextManager[bool]:
         """Yields whether `owner` has the session's lock, for `life` ms at most; lets go of it at the end."""
@@ -132,6 +146,34 @@ return 1
 # KEYS: lock; ARGV: owner. Only its owner lets go of it: it may have run out and be another's by now.
 _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 
+# KEYS: pending, records; ARGV: key, now, record, life, most
+_KEEP = """
+if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[5]) then return 0 end
+redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
+for i = 1, 2 do
+  if redis.call('PTTL', KEYS[i]) < tonumber(ARGV[4]) then redis.call('PEXPIRE', KEYS[i], ARGV[4]) end
+end
+return 1
+"""
+
+# KEYS: pending, records; ARGV: now, lease
+_CLAIM = """
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, 1)
+if #due == 0 then return false end
+redis.call('ZADD', KEYS[1], tonumber(ARGV[1]) + tonumber(ARGV[2]), due[1])
+return redis.call('HGET', KEYS[2], due[1])
+"""
+
+# KEYS: pending, records; ARGV: key, due, record
+_PUT_OFF = """
+if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return end
+redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
+"""
+
+_PENDING = ("session:pending", "session:pending:records")
+
 
 class RedisSessions:
     """Sessions in Redis or Valkey. `client` decodes responses, and has short timeouts and no retries of its own."""
@@ -143,6 +185,9 @@ class RedisSessions:
         self._renew = client.register_script(_RENEW)
         self._add_token = client.register_script(_ADD)
         self._release = client.register_script(_RELEASE)
+        self._keep = client.register_script(_KEEP)
+        self._claim = client.register_script(_CLAIM)
+        self._put_off = client.register_script(_PUT_OFF)
 
     async def begin(self, key: SessionKey, attempt: Attempt, life: int) -> None:
         """Keeps a sign-in for `life` ms."""
@@ -186,7 +231,7 @@ class RedisSessions:
         """Replaces one token."""
         return bool(await _answered(self._add_token(keys=[_at(key)], args=[audience, _token(token)])))
 
-    async def remove(self, key: SessionKey) -> Session | None:
+    async def remove(self, key: SessionKey) -> Held | None:
         """Removes a session; of any number who do, one is told what was there."""
         pipe = self._redis.pipeline(transaction=True)
         pipe.hgetall(_at(key))
@@ -194,13 +239,14 @@ class RedisSessions:
         fields, _ = await _answered(pipe.execute())
         if not fields:
             return None
-        session = _held(fields).session
+        held = _held(fields)
+        session = held.session
         pipe = self._redis.pipeline(transaction=False)
         for kind, id_ in (("subject", session.subject), ("sid", session.sid), ("gid", session.gid)):
             pipe.zrem(_index(kind, id_), key)
         pipe.zrem(_index("client", session.client_id), key)
         await _answered(pipe.execute())
-        return session
+        return held
 
     async def of(self, kind: IndexKind, id_: str, now: int, idle: int) -> Sequence[Session]:
         """The living sessions of a person, login session, grant or client, last used first."""
@@ -216,6 +262,27 @@ class RedisSessions:
     async def first_time(self, id_: str, life: int) -> bool:
         """Whether `id_` was not seen in the last `life` ms."""
         return bool(await _answered(self._redis.set(f"session:once:{id_}", "1", px=life, nx=True)))
+
+    async def keep_pending(self, pending: PendingSignOut, now: int, most: int) -> bool:
+        """Keeps a sign-out to be finished, unless `most` are kept already."""
+        values: list[Any] = [pending.key, now, json.dumps(asdict(pending)), max(1, pending.expires_at - now), most]
+        return bool(await _answered(self._keep(keys=_PENDING, args=values)))
+
+    async def claim_pending(self, now: int, lease: int) -> PendingSignOut | None:
+        """One that is due, for `lease` ms."""
+        found = await _answered(self._claim(keys=_PENDING, args=[now, lease]))
+        return None if found is None else PendingSignOut(**json.loads(found))
+
+    async def put_off_pending(self, pending: PendingSignOut, due: int) -> None:
+        """Saves one as it is now, and when it is due again."""
+        await _answered(self._put_off(keys=_PENDING, args=[pending.key, due, json.dumps(asdict(pending))]))
+
+    async def drop_pending(self, key: SessionKey) -> None:
+        """Keeps one no more."""
+        pipe = self._redis.pipeline(transaction=True)
+        pipe.zrem(_PENDING[0], key)
+        pipe.hdel(_PENDING[1], key)
+        await _answered(pipe.execute())
 
     @asynccontextmanager
     async def lock(self, key: SessionKey, owner: str, life: int) -> AsyncIterator[bool]:

@@ -10,7 +10,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from servicekit.errors import ServiceError
-from session.domain import Attempt, Held, SealedToken, Session, SessionKey, SessionName, key_of
+from session.domain import Attempt, Held, PendingSignOut, SealedToken, Session, SessionKey, SessionName, key_of
 from session.storage import RedisSessions, Renewed
 
 NOW, IDLE, LIFE = 1_800_000_000_000, 60_000, 600_000
@@ -92,7 +92,7 @@ async def test_a_refresh_does_not_bring_back_what_was_removed(store: RedisSessio
 async def test_of_many_who_remove_it_one_is_told_what_was_there(store: RedisSessions) -> None:
     await store.create(held(), NOW, IDLE)
     removed = await asyncio.gather(*(store.remove(key_of("a")) for _ in range(20)))
-    assert [one for one in removed if one] == [held().session]
+    assert [one for one in removed if one] == [held()]
 
 
 async def test_sessions_are_found_by_what_can_be_revoked(store: RedisSessions) -> None:
@@ -110,6 +110,32 @@ async def test_sessions_are_found_by_what_can_be_revoked(store: RedisSessions) -
     await store.remove(key_of("b"))
     assert await names("subject", "usr_alice") == ["ses_a"]
     assert await store.of("subject", "usr_alice", NOW + LIFE, IDLE) == []
+
+
+def pending(key: str = "a", **changes: object) -> PendingSignOut:
+    return replace(PendingSignOut(key_of(key), f"sid_{key}", "sealed", NOW, NOW + LIFE), **changes)  # type: ignore[arg-type]
+
+
+async def test_a_pending_sign_out_is_given_to_one_of_many_and_again_when_they_died(store: RedisSessions) -> None:
+    assert await store.keep_pending(pending(), NOW, 2)
+    claimed = await asyncio.gather(*(store.claim_pending(NOW, 30_000) for _ in range(20)))
+    assert [one for one in claimed if one] == [pending()]
+    assert await store.claim_pending(NOW + 29_999, 30_000) is None
+    assert await store.claim_pending(NOW + 30_000, 30_000) == pending()
+    newer = pending(refresh="newer")
+    await store.put_off_pending(newer, NOW + 5)
+    assert await store.claim_pending(NOW + 4, 1) is None
+    assert await store.claim_pending(NOW + 5, 1) == newer
+    await store.drop_pending(key_of("a"))
+    await store.put_off_pending(newer, NOW)  # of who comes too late: nothing is kept again
+    assert await store.claim_pending(NOW + LIFE, 1) is None
+
+
+async def test_pending_sign_outs_are_bounded_and_found_longest_due_first(store: RedisSessions) -> None:
+    assert await store.keep_pending(pending("b"), NOW + 1, 2)
+    assert await store.keep_pending(pending("a"), NOW, 2)
+    assert not await store.keep_pending(pending("c"), NOW, 2)
+    assert [await store.claim_pending(NOW + 1, 100) for _ in range(3)] == [pending("a"), pending("b"), None]
 
 
 async def test_one_owner_has_the_lock_and_lets_go_of_its_own_alone(store: RedisSessions) -> None:

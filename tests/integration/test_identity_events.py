@@ -27,8 +27,8 @@ from identity import storage
 from identity.domain import Cause, Credentials, RefreshReused, UserId
 from identity.events import STREAM
 from identity.signin import open_session, sign_out
-from identity.visitor import Visitor
 from servicekit.metrics import Metrics
+from servicekit.visitor import Visitor
 from support.identity_core import ADMIN, PASSWORD, Core, core
 from support.identity_events import kinds, told
 from support.identity_front import ALICE, Front, identity_front

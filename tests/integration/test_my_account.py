@@ -17,7 +17,7 @@ from identity.exchange import exchange
 from identity.revocations import ENTRIES_PER_MESSAGE
 from identity.service import NewClient
 from identity.storage import clients
-from identity.visitor import Visitor
+from servicekit.visitor import Visitor
 from support.identity_core import ADMIN, ALICE, IDENTITY, Core, core
 from support.identity_wire import bearer, channel_to, refusal
 

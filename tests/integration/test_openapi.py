@@ -8,7 +8,7 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +29,11 @@ from support.identity_front import ALICE, PASSWORD, identity_front
 from support.notifications_system import NotificationsSystem, bearer
 from support.orders_wires import orders_under_test
 from support.redis_servers import embedded_valkey
+from support.session_window import BOB
 from support.session_world import session_world
 
 EXAMPLES = 25
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-OF_STAND_INS = (
-    "GET /api/orders/{order_id}",
-    "POST /api/orders/{order_id}/cancel",
-    "POST /api/admin/orders/{order_id}/confirm",
-    "POST /api/admin/orders/{order_id}/ship",
-    "POST /api/admin/orders/{order_id}/deliver",
-    "POST /api/notifications/{notification_id}/read",
-)
 Headers = Mapping[str, str]
 
 
@@ -49,14 +42,15 @@ class Target:
     """A service, and the headers that its callers send; the first of them are nobody's.
 
     With a `url` it runs there, in the loop that its connections belong to. What is `anonymous` (for anybody else it
-    never ends, say) is called by nobody in particular alone; what ends sessions (`ending`) is called last.
+    never ends, say) is called by nobody in particular alone; what ends sessions (`ending`) is called last, and by a
+    session that is still there.
     """
 
     app: FastAPI
     headers: tuple[Headers, ...]
     url: str | None = None
     anonymous: frozenset[str] = frozenset()
-    ending: frozenset[str] = frozenset()
+    ending: Mapping[str, Headers] = field(default_factory=dict)
     examples: int = EXAMPLES  # of each operation
 
 
@@ -90,17 +84,20 @@ async def notifications_target(folder: Path) -> AsyncIterator[Target]:
 async def session_target(folder: Path) -> AsyncIterator[Target]:
     with embedded_redis(folder) as redis_url:
         async with session_world(folder, redis_url) as world:
-            window = world.window()
-            await window.sign_in(ADMIN)
             page = {"sec-fetch-site": "same-origin", "x-rescind-request": "1"}
+            signed_in = []
+            for email in (ADMIN, BOB):
+                window = world.window()
+                await window.sign_in(email)
+                signed_in.append({**page, "cookie": f"{SESSION_COOKIE}={window.secret}"})
+            admin, leaving = signed_in
             yield Target(
                 world.session.http,
-                ({}, page, {**page, "cookie": f"{SESSION_COOKIE}={window.secret}"}),
+                ({}, page, admin),
                 url=world.origin,
-                # The stand-ins of session's tests know their own orders and notifications, and no method to ship.
-                anonymous=frozenset({"GET /api/live", *OF_STAND_INS}),
+                anonymous=frozenset({"GET /api/live"}),
                 examples=6,  # there are many operations, and every call goes over sockets to other services
-                ending=frozenset({"POST /auth/logout", "POST /api/sessions/end-all"}),
+                ending={"POST /auth/logout": leaving, "POST /api/sessions/end-all": admin},
             )
 
 
@@ -167,6 +164,8 @@ def called(target: Target) -> dict[str, set[int]]:
     answered = {}
     for operation in operations(target):
         senders = target.headers[:1] if operation.label in target.anonymous else target.headers
+        if operation.label in target.ending:
+            senders = (*target.headers[:-1], target.ending[operation.label])
         answered[operation.label] = statuses(operation, senders, target.examples)
     return answered
 
@@ -182,6 +181,8 @@ async def test_every_answer_is_one_that_the_document_promises(target: Target) ->
         assert seen, label
         assert not any(status >= 500 for status in seen), label
     assert any(200 in seen for seen in answered.values())
+    for label in target.ending:  # who signs out is let in once
+        assert {200, 204} & answered[label], label
 
 
 def test_the_document_names_refusals_where_it_names_an_answer(target: Target) -> None:

@@ -1,10 +1,15 @@
 """Sessions as their person sees and ends them, how long they last, and what needs a fresh sign-in."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
+from identity.storage import grants
+from session.domain import PendingSignOut, key_of
 from session.rest.protection import SESSION_COOKIE
+from session.storage import RedisSessions
 from support.eventually import eventually
 from support.session_window import ADMIN, ALICE, BOB, Window
 from support.session_world import World
@@ -27,6 +32,16 @@ async def _alone(world: World, email: str = BOB) -> Window:
 
 async def _is_out(window: Window) -> bool:
     return (await window.get("/api/me")).status_code == 401
+
+
+async def _lives(world: World, gid: str) -> bool:
+    """Whether identity still holds the grant good."""
+    query = select(grants.c.ended_at).where(grants.c.id == gid)
+    return world.parts.database.run_sync(lambda tx: tx.execute(query).scalar_one()) is None
+
+
+async def _nothing_pending(world: World) -> bool:
+    return not await world.redis.exists("session:pending")
 
 
 @pytest.mark.requirement(29)
@@ -132,13 +147,65 @@ async def test_signing_out_ends_the_session_here_and_at_identity(world: World) -
     assert page.form("/login")
 
 
-async def test_signing_out_while_identity_is_down_signs_out_here_and_says_so(world: World) -> None:
-    _, replica = await world.another(identity_grpc="127.0.0.1:1")
+async def test_signing_out_while_identity_is_down_is_finished_when_it_is_back(world: World) -> None:
+    cut_off, replica = await world.another(identity_grpc="127.0.0.1:1")
     mine = await _alone(world)
-    mine.replica = replica
+    held = await RedisSessions(world.redis).find(key_of(mine.secret), world.now(), IDLE * 1000, use=False)
+    assert held is not None
+    mine.replica, world.wire.cut = replica, True
     told = await mine.post("/auth/logout")
     assert (told.status_code, told.json()["reason"]) == (503, "SIGNED_OUT_HERE_ONLY")
+    assert told.json()["fields"] == {"identity": "TOLD_LATER"}
     assert await _is_out(mine)
+    cut_off.stop()
+
+    async def tried() -> bool:
+        due = await world.redis.zscore("session:pending", key_of(mine.secret))
+        return due is not None and due > world.now()
+
+    await eventually(tried, within=10)
+    assert await _lives(world, held.session.gid)
+    kept = await world.redis.hgetall("session:pending:records")
+    assert "eyJ" not in str(kept)
+    world.wire.cut = False
+    await eventually(lambda: _nothing_pending(world), within=10)
+    assert not await _lives(world, held.session.gid)
+    page = await mine.identity.open(f"{world.issuer}/login")
+    assert page.form("/login")
+
+
+async def test_who_signed_in_again_meanwhile_stays_signed_in_and_the_old_grant_ends(world: World) -> None:
+    cut_off, replica = await world.another(identity_grpc="127.0.0.1:1")
+    mine = await _alone(world)
+    old = await RedisSessions(world.redis).find(key_of(mine.secret), world.now(), IDLE * 1000, use=False)
+    assert old is not None
+    mine.replica, world.wire.cut = replica, True
+    assert (await mine.post("/auth/logout")).json()["fields"] == {"identity": "TOLD_LATER"}
+    cut_off.stop()
+    # Identity is back; before the rest is due, the browser goes by its login session there, without a password.
+    await world.redis.zadd("session:pending", {old.session.key: world.now() + 600_000})
+    world.wire.reset()
+    mine.replica = world.origin
+    started = await mine.navigate("/auth/login")
+    arrived = await mine.identity.walk(await mine.identity.get(started.headers["location"]))
+    assert isinstance(arrived, str)
+    await mine.arrive(arrived)
+    await world.redis.zadd("session:pending", {old.session.key: world.now()})
+    await eventually(lambda: _nothing_pending(world), within=10)
+    assert not await _lives(world, old.session.gid)
+    assert (await mine.get("/api/me")).status_code == 200
+
+
+async def test_a_sign_out_that_nothing_can_finish_any_more_is_given_up(world: World) -> None:
+    mine = await _alone(world)
+    store, world.wire.cut = RedisSessions(world.redis), True
+    held = await store.find(key_of(mine.secret), world.now(), IDLE * 1000, use=False)
+    assert held is not None
+    ends = world.now() + 60_000
+    too_late = PendingSignOut(key_of("late"), "sid_late", held.refresh, ends - LIFE * 1000, world.now() - 1)
+    for pending in (too_late, replace(too_late, key=key_of("unreadable"), refresh="gone.AAAA", expires_at=ends)):
+        assert await store.keep_pending(pending, world.now(), 10)
+    await eventually(lambda: _nothing_pending(world), within=10)
 
 
 @pytest.mark.requirement(28)
@@ -199,6 +266,4 @@ async def test_a_changed_password_signs_the_other_browsers_out(world: World) -> 
 
 
 def _key(window: Window) -> str:
-    from session.domain import key_of
-
     return key_of(window.secret)

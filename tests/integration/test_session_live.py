@@ -3,12 +3,15 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from urllib.parse import urlsplit
 
 import pytest
 
 from support.eventually import eventually
 from support.session_window import ALICE, BOB, Event, Window
 from support.session_world import World
+from support.stalled import Stalled, stalled
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 AT_ONCE = 1.0  # seconds: milliseconds on a quiet machine
@@ -168,12 +171,37 @@ async def test_a_session_has_so_many_streams_and_a_process_so_many(world: World)
     await eventually(free_again, within=10)
 
 
-async def test_a_reader_that_stalls_costs_no_one_else_anything(world: World) -> None:
-    stalled, lively, subject = await _signed_in(world), await _signed_in(world), world.subject(BOB)
-    async with stalled.live() as unread, lively.live() as events:
-        await _next(unread, "keepalive")
+@pytest.mark.requirement(21)
+async def test_a_reader_that_stalls_costs_no_one_else_anything_and_is_cut_off_with_its_session(world: World) -> None:
+    reader, lively, subject = await _signed_in(world), await _signed_in(world), world.subject(BOB)
+    sid = (await reader.get("/api/me")).json()["sid"]
+    before = _open_streams(world)
+    async with _unread(reader) as unread, lively.live() as events:
         await _next(events, "keepalive")
         for number in range(200):
-            await world.notifications.tell(subject, f"{number} " + "x" * 2000)
+            await world.notifications.tell(subject, f"{number} " + "x" * 100_000)
         titles = [(await _next(events, "notification")).data["title"].split()[0] for _ in range(200)]
         assert titles == [str(number) for number in range(200)]
+        assert _open_streams(world) == before + 2
+
+        await world.revoke(session=sid)
+
+        async def cut() -> bool:
+            return _open_streams(world) == before + 1
+
+        await eventually(cut, within=AT_ONCE)
+        await unread.cut()
+        await world.notifications.tell(subject, "goes on")
+        assert (await _next(events, "notification")).data["title"] == "goes on"
+    world.notifications.inboxes[subject].clear()
+
+
+def _unread(window: Window) -> AbstractAsyncContextManager[Stalled]:
+    address = urlsplit(window.replica)
+    cookies = "; ".join(f"{name}={value}" for name, value in window.cookies.items())
+    assert address.port is not None
+    return stalled(address.port, f"GET /api/live HTTP/1.1\nHost: {address.netloc}\nCookie: {cookies}\n\n")
+
+
+def _open_streams(world: World) -> float:
+    return world.session.metrics.registry.get_sample_value("session_live_streams") or 0.0

@@ -367,3 +367,27 @@ def _signed_anew(world: World, id_token: str, changes: dict[str, Any]) -> str:
         return jwt.encode(claims, rsa_key("a stranger's"), algorithm="RS256", headers=headers)
     parts = world.parts
     return parts.database.run_sync(lambda tx: parts.keyring.signing_key(tx, "access").sign("JWT", claims))
+
+
+@pytest.mark.requirement(76)
+async def test_an_address_begins_and_answers_so_many_sign_ins_over_all_replicas(world: World) -> None:
+    limited = {"sign_ins": 3, "trusted_proxies": "127.0.0.0/8"}
+    replicas = [(await world.another(**limited))[1] for _ in range(2)]
+    _, unproxied = await world.another(sign_ins=3)
+
+    async def ask(replica: str, path: str, address: str) -> Any:
+        return await world.window(replica).get(path, x_forwarded_for=address)
+
+    for path, passed in [("/auth/login", 302), ("/auth/callback?state=x&iss=y&code=z", 400)]:
+        begun = [await ask(replicas[number % 2], path, "198.51.100.1") for number in range(3)]
+        assert [answer.status_code for answer in begun] == [passed] * 3
+        for replica in replicas:
+            answer = await ask(replica, path, "198.51.100.1")
+            assert (answer.status_code, answer.json()["reason"]) == (429, "TOO_MANY_ATTEMPTS")
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert 1 <= int(answer.headers["retry-after"]) <= 60
+        assert (await ask(replicas[0], path, "198.51.100.2")).status_code == passed
+        # Who is no proxy of ours chooses no address to be counted under.
+        answers = [(await ask(unproxied, path, f"198.51.100.{number}")).status_code for number in range(10, 14)]
+        assert answers == [passed] * 3 + [429]
+    assert (await ask(replicas[0], "/auth/reauthenticate", "198.51.100.1")).status_code == 429

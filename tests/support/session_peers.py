@@ -79,10 +79,13 @@ class Orders(orders_pb2_grpc.OrdersServiceServicer):
         return od.ListProductsResponse(products=[od.Product(sku="tea", name="Tea", stock=3)])
 
     async def ConfirmOrder(self, request: od.ConfirmOrderRequest, context: Any) -> od.Order:
-        self._called("ConfirmOrder", context)
-        order = self.placed[request.id]
-        order.status = od.ORDER_STATUS_CONFIRMED
-        return order
+        return self._moved("ConfirmOrder", request.id, od.ORDER_STATUS_CONFIRMED, context)
+
+    async def ShipOrder(self, request: od.ShipOrderRequest, context: Any) -> od.Order:
+        return self._moved("ShipOrder", request.id, od.ORDER_STATUS_SHIPPED, context)
+
+    async def DeliverOrder(self, request: od.DeliverOrderRequest, context: Any) -> od.Order:
+        return self._moved("DeliverOrder", request.id, od.ORDER_STATUS_DELIVERED, context)
 
     async def ListAllOrders(self, request: od.ListAllOrdersRequest, context: Any) -> od.ListOrdersResponse:
         self._called("ListAllOrders", context)
@@ -95,10 +98,25 @@ class Orders(orders_pb2_grpc.OrdersServiceServicer):
         return subject
 
     def _own(self, id_: str, subject: str) -> od.Order:
-        order = self.placed.get(id_)
-        if order is None or order.owner != subject:
-            raise ServiceError(Kind.NOT_FOUND, "ORDER_NOT_FOUND", "There is no such order.")
+        order = self._there(id_)
+        if order.owner != subject:
+            raise _no_such_order()
         return order
+
+    def _moved(self, method: str, id_: str, status: od.OrderStatus.ValueType, context: Any) -> od.Order:
+        self._called(method, context)
+        order = self._there(id_)
+        order.status, order.etag = status, order.etag + "1"
+        return order
+
+    def _there(self, id_: str) -> od.Order:
+        if id_ not in self.placed:
+            raise _no_such_order()
+        return self.placed[id_]
+
+
+def _no_such_order() -> ServiceError:
+    return ServiceError(Kind.NOT_FOUND, "ORDER_NOT_FOUND", "There is no such order.")
 
 
 class Notifications(notifications_pb2_grpc.NotificationsServiceServicer):

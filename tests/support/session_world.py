@@ -220,6 +220,7 @@ async def session_world(folder: Path, redis_url: str, **changes: Any) -> AsyncIt
                 "http_port": session_port,
                 "grpc_port": 0,
                 "metrics_port": 0,
+                "sign_ins": 100_000,
                 **changes,
             }
         )
@@ -232,7 +233,7 @@ async def session_world(folder: Path, redis_url: str, **changes: Any) -> AsyncIt
             issuer, origin, parts, identity, identity, identity_ports, settings, wire, orders, notifications, redis,
             http, stack, identity_grpc,
         )  # fmt: skip
-        world.hands = Hands(now=world.now, identity=wire, web=_web(folder), look_every=0.5)
+        world.hands = Hands(now=world.now, identity=wire, web=_web(folder), look_every=0.5, finish_every=0.2)
         world.session = build_session(settings, hands=world.hands)
         world.ports = await stack.enter_async_context(running(world.session))
         yield world

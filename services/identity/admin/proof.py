@@ -17,9 +17,9 @@ from identity.domain import LoginSession, NewSession, SignInOvertaken
 from identity.oauth.requests import Parameters
 from identity.page_routes import NotFromHere, NotSignedInHere, is_ours, see_other, session_in
 from identity.storage import users
-from identity.visitor import counted_as
 from identity.web import SESSION_COOKIE, Web, read_form, start_session
 from servicekit.errors import Kind, ServiceError
+from servicekit.visitor import counted_as
 
 _PROOF = "admin-proof"
 _log = structlog.get_logger("identity.admin")

@@ -30,10 +30,10 @@ from identity.page_routes import (
     session_in,
 )
 from identity.sealing import SealBroken, SecretKeys
-from identity.visitor import counted_as
 from identity.waiting import resumed, waiting
 from identity.web import BROWSER_COOKIE, SESSION_COOKIE, Web, read_form, set_cookie, start_session
 from servicekit.errors import Kind, ServiceError
+from servicekit.visitor import counted_as
 
 BEGUN_COOKIE = "__Host-rescind_elsewhere"
 _LIFE = 600  # seconds that somebody has at the other provider

@@ -19,9 +19,9 @@ from identity.people.service import NewAccount, People, checked_address
 from identity.people.storage import user_identities
 from identity.service import NewUser
 from identity.storage import exclusive, users
-from identity.visitor import Visitor
 from servicekit.database import insert_new
 from servicekit.errors import Kind, ServiceError
+from servicekit.visitor import Visitor
 
 _log = structlog.get_logger("identity.federation")
 

@@ -28,9 +28,9 @@ from identity.people.service import People
 from identity.people.vouchers import vouchers_of
 from identity.signin import person
 from identity.storage import users
-from identity.visitor import counted_as
 from identity.web import SESSION_COOKIE, Web, end_session, read_form, start_session
 from servicekit.errors import ServiceError
+from servicekit.visitor import counted_as
 
 _NOTICES = {
     "welcome": "Welcome. Your account is ready.",

@@ -16,11 +16,11 @@ from identity.page_routes import NotFromHere, browser_secret, is_ours, page_rout
 from identity.passwords import RECOMMENDED, SHORTEST, PasswordRefused
 from identity.people.links import Purpose
 from identity.people.service import People
-from identity.throttle import TooMany
-from identity.visitor import counted_as
 from identity.waiting import Waiting, noted, resumed, waiting
 from identity.web import BROWSER_COOKIE, Web, read_form, set_cookie, start_session
 from servicekit.errors import ServiceError
+from servicekit.throttle import TooMany
+from servicekit.visitor import counted_as
 
 # What a form may get wrong, and the field that it is said beside.
 _FIELDS = {"ADDRESS_NOT_VALID": "email_fault", "NAME_NOT_VALID": "name_fault"}

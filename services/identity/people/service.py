@@ -27,9 +27,9 @@ from identity.publisher import Publisher
 from identity.revocations import RevocationLog
 from identity.service import Accounts, NewUser
 from identity.storage import exclusive, login_sessions, users
-from identity.visitor import Visitor
 from servicekit.database import Database
 from servicekit.errors import Kind, ServiceError
+from servicekit.visitor import Visitor
 
 # One address as anybody has one. What a mail server makes of it is its business; no header can be made of it.
 _ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.)*[A-Za-z0-9-]{1,63}")

@@ -9,8 +9,9 @@ from starlette.responses import RedirectResponse, Response
 from rescind import TokenRefused
 from servicekit.errors import Kind, ServiceError
 from servicekit.http import only_query
-from session.domain import Held, coarse_address, device_of, is_secret, key_of, return_path
+from session.domain import Held, is_secret, key_of, return_path
 from session.rest.access import Access
+from session.rest.door import Door
 from session.rest.protection import (
     drop_login_cookie,
     drop_session_cookie,
@@ -20,7 +21,7 @@ from session.rest.protection import (
     set_session_cookie,
 )
 from session.service import Sessions
-from session.sign_in import Begun, Callback, SignInRefused, SignIns, Visitor
+from session.sign_in import Begun, Callback, SignInRefused, SignIns
 from session.signed import LONGEST_LOGOUT_LIFE, SignedByIdentity
 from session.storage import SessionStore
 
@@ -47,18 +48,17 @@ _BACKCHANNEL: dict[str, Any] = {
 
 
 def router(
-    sign_ins: SignIns, sessions: Sessions, signed: SignedByIdentity, store: SessionStore, access: Access
+    sign_ins: SignIns, sessions: Sessions, signed: SignedByIdentity, store: SessionStore, access: Access, door: Door
 ) -> APIRouter:
     """The routes."""
     routes = APIRouter(prefix="/auth", tags=["sign-in"])
+    begins = [Depends(door.begin), Depends(only_query("return_to"))]
 
-    @routes.get("/login", response_class=Response, dependencies=[Depends(only_query("return_to"))], **_TO_IDENTITY)
+    @routes.get("/login", response_class=Response, dependencies=begins, **_TO_IDENTITY)
     async def login(return_to: str = "/") -> Response:
         return _on_the_way(await sign_ins.begin(return_path(return_to)))
 
-    @routes.get(
-        "/reauthenticate", response_class=Response, dependencies=[Depends(only_query("return_to"))], **_TO_IDENTITY
-    )
+    @routes.get("/reauthenticate", response_class=Response, dependencies=begins, **_TO_IDENTITY)
     async def reauthenticate(request: Request, return_to: str = "/") -> Response:
         # Without a session, or coming by a link from elsewhere, it is an ordinary sign-in.
         try:
@@ -69,19 +69,15 @@ def router(
             held = None
         return _on_the_way(await sign_ins.begin(return_path(return_to), again=held))
 
-    @routes.get("/callback", response_class=Response, **_INTO_THE_APP)
+    @routes.get("/callback", response_class=Response, dependencies=[Depends(door.answer)], **_INTO_THE_APP)
     async def callback(request: Request) -> Response:
         asked = _each_once(request)
         answer = Callback(asked.get("state", ""), asked.get("iss", ""), asked.get("code", ""), asked.get("error", ""))
         pre_login = request.cookies.get(login_cookie(answer.state), "")
         old = session_cookie(request)
-        visitor = Visitor(
-            device_of(request.headers.get("user-agent", "")),
-            coarse_address(request.client.host if request.client else ""),
-        )
         try:
             completed = await sign_ins.complete(
-                answer, pre_login, visitor, key_of(old) if old and is_secret(old) else None
+                answer, pre_login, door.visitor(request), key_of(old) if old and is_secret(old) else None
             )
         except SignInRefused as refusal:
             error = refusal.error if refusal.error in _ERRORS else "sign_in_failed"

@@ -4,13 +4,16 @@ The live stream is Server-Sent Events: `notification` (id: its sequence, data: t
 of all `end` with {"reason", "reconnect"}. Last-Event-ID resumes behind what was seen.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Send
 
 from contracts.notifications.v1 import notifications_pb2 as pb
 from servicekit.errors import Kind, ServiceError
@@ -20,11 +23,12 @@ from session.live import Item, Relay
 from session.rest.access import Access
 from session.rest.shop import stamp
 from session.service import Policies
-from session.streams import End
+from session.streams import End, Stream
 from session.upstream import Upstream
 
 _CATEGORY = {pb.CATEGORY_ORDERS: "orders", pb.CATEGORY_SECURITY: "security"}
 _SEQUENCES = 2**63
+LAST_WORDS = 0.5  # seconds that a client has to read how its stream ended
 # A proxy that collects answers before it passes them on would hold the stream back.
 _SSE_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 _EVENTS: dict[int | str, dict[str, Any]] = {
@@ -100,18 +104,59 @@ def router(upstream: Upstream, relay: Relay, policies: Policies, access: Access)
     ) -> Response:
         with relay.streams.opened(held.session):
             pass  # the limits, while an answer other than a stream is still possible
-        return StreamingResponse(_frames(relay, held, after), media_type="text/event-stream", headers=_SSE_HEADERS)
+        return _LiveResponse(relay, held, after)
 
     return routes
 
 
-async def _frames(relay: Relay, held: Held, after: int | None) -> AsyncIterator[str]:
-    try:
-        with relay.streams.opened(held.session) as stream:
-            async for item in relay.items(stream, after):
-                yield _frame(item)
-    except ServiceError as error:  # the last free place was taken by another in between
-        yield _frame(End(error.reason, reconnect=True))
+class _LiveResponse(StreamingResponse):
+    """The stream. It is over soon after its session is, also when its client reads nothing and `send` waits for it."""
+
+    def __init__(self, relay: Relay, held: Held, after: int | None) -> None:
+        super().__init__(_nothing(), media_type="text/event-stream", headers=_SSE_HEADERS)
+        self._relay = relay
+        self._held = held
+        self._after = after
+
+    async def stream_response(self, send: Send) -> None:
+        """Sends frames to the end, or leaves it to the server to cut who does not read the last one."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        try:
+            with self._relay.streams.opened(self._held.session) as stream:
+                async with aclosing(self._relay.items(stream, self._after)) as items, _last_words(stream):
+                    async for item in items:
+                        await send({"type": "http.response.body", "body": _frame(item).encode(), "more_body": True})
+        except ServiceError as error:  # the last free place was taken by another in between
+            end = _frame(End(error.reason, reconnect=True))
+            await send({"type": "http.response.body", "body": end.encode(), "more_body": True})
+        except TimeoutError:
+            return
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+@asynccontextmanager
+async def _last_words(stream: Stream) -> AsyncIterator[None]:
+    """Gives the block LAST_WORDS seconds from the moment that the stream must end.
+
+    Raises:
+        TimeoutError: it was not done by then.
+    """
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(None) as patience:
+
+        def hurry(_: object) -> None:
+            patience.reschedule(loop.time() + LAST_WORDS)
+
+        stream.ended.add_done_callback(hurry)
+        try:
+            yield
+        finally:
+            stream.ended.remove_done_callback(hurry)
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    return
+    yield
 
 
 def _frame(item: Item) -> str:

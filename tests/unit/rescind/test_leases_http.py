@@ -20,10 +20,12 @@ from rescind.fastapi import leased, sse
 from rescind.messages import Entry
 from rescind.testing import MemoryLog, TokenMint, fresh_guard
 from rescind.websocket import serve_socket
+from servicekit.connection import Connection
 from servicekit.errors import Kind, ServiceError
 from servicekit.http import create_app
 from servicekit.lifecycle import Address, Ports, Service, serve
 from servicekit.metrics import Metrics
+from support.stalled import Stalled, stalled
 
 AUDIENCE = "urn:rescind:demo"
 ANY = Address("127.0.0.1", 0)
@@ -190,17 +192,42 @@ async def test_sse_of_a_client_that_goes_away_is_left(site: Site) -> None:
     await site.until(lambda: site.closed == 1 and len(site.guard.leases) == 0)
 
 
-async def test_sse_to_a_client_that_does_not_read_is_cut_off(site: Site) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", site.port, limit=1024)
-    head = f"GET /stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {site.token()}\r\n\r\n"
-    writer.write(head.encode())
-    await reader.readuntil(b"\r\n\r\n")
-    for _ in range(200):
-        await site.say("x" * 100_000)
-    site.revoke(Entry("session", "sid_1"))
-    assert len(site.guard.leases) == 0
-    await site.until(lambda: site.closed == 1)
-    writer.close()
+@pytest.mark.requirement(21)
+@pytest.mark.parametrize("path", ["/stream", "/socket"])
+async def test_a_client_that_does_not_read_is_cut_off_when_its_token_is_revoked(site: Site, path: str) -> None:
+    async with unread(site, path) as client:
+        await fill(site)
+        site.revoke(Entry("session", "sid_1"))
+        assert len(site.guard.leases) == 0
+        async with asyncio.timeout(1):
+            await site.until(lambda: site.closed == 1)
+        await client.cut()
+
+
+async def test_a_client_that_does_not_read_is_cut_off_after_a_while(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Connection, "stalled", 0.5)
+    async with unread(site, "/stream") as client:
+        await fill(site)
+        await site.until(lambda: site.closed == 1 and len(site.guard.leases) == 0)
+        await client.cut()
+
+
+async def fill(site: Site) -> None:
+    """Says more than the way to the client holds."""
+    with contextlib.suppress(TimeoutError):
+        while True:
+            await site.say("x" * 100_000)
+            async with asyncio.timeout(0.2):
+                await site.until(site.queues[0].empty)
+
+
+def unread(site: Site, path: str) -> contextlib.AbstractAsyncContextManager[Stalled]:
+    """A stream of which nothing is read but how it begins."""
+    key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\nSec-WebSocket-Version: 13\n"
+    upgrade = f"Connection: Upgrade\nUpgrade: websocket\n{key}" if path == "/socket" else ""
+    return stalled(site.port, f"GET {path} HTTP/1.1\nHost: x\nAuthorization: Bearer {site.token()}\n{upgrade}\n")
 
 
 # WebSocket

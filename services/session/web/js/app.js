@@ -131,8 +131,8 @@ async function signOut() {
     await api.post("/auth/logout");
     ended("SIGNED_OUT");
   } catch (error) {
-    const { reason } = /** @type {import("./api.js").Problem} */ (error);
-    if (reason === "SIGNED_OUT_HERE_ONLY") ended(reason);
+    const { reason, fields } = /** @type {import("./api.js").Problem} */ (error);
+    if (reason === "SIGNED_OUT_HERE_ONLY") ended(fields?.identity === "TOLD_LATER" ? "SIGNED_OUT_HERE_FIRST" : reason);
     else toasts.failure(error);
   }
 }

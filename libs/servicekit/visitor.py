@@ -1,4 +1,4 @@
-"""Where a request came from, as far as identity may believe it: an address, and what the browser called itself.
+"""Where a request came from, as far as it may be believed: an address, and what the browser called itself.
 
 The address is the connection's own. What `X-Forwarded-For` says counts only when the connection comes from a proxy that
 the settings name, and then only what such proxies wrote: the header is read from its end, up to the first address that

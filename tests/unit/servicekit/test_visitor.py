@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from identity.visitor import LONGEST_USER_AGENT, Visitor, parse_networks, visitor
+from servicekit.visitor import LONGEST_USER_AGENT, Visitor, parse_networks, visitor
 
 PROXIES = parse_networks("10.0.0.0/8, fd00::/8")
 

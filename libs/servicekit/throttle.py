@@ -31,7 +31,7 @@ from servicekit.errors import Kind, ServiceError
 TIMEOUT = 0.25  # seconds that Redis may take; a person waits behind it
 AVOID = 3.0  # seconds that Redis is not asked again after it did not answer
 T = TypeVar("T")
-_log = structlog.get_logger("identity.throttle")
+_log = structlog.get_logger("servicekit.throttle")
 
 
 @dataclass(frozen=True, slots=True)
