@@ -48,6 +48,11 @@ class Compose:
         Raises:
             StackError: compose refused, or the service did not become ready.
         """
+        if fault == "empty":
+            if part != "redis":
+                raise StackError(f"{part} cannot be emptied")
+            await _compose(self._folder, "exec", "-T", "redis", "redis-cli", "flushall")
+            return
         await _compose(self._folder, *_COMMANDS[fault], part)
         if fault == "start":
             await self._ready(part)

@@ -14,6 +14,8 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import httpx2
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from devstack.client_key import client_key, public_jwks
 from devstack.outbox import FOLDER as OUTBOX
@@ -22,6 +24,7 @@ from devstack.seeds import catalogue_json, client_secret, seeds_json
 from devstack.target import POISON, WRITE_STALENESS, Addresses, Fault, Part, StackError
 
 _START_SECONDS = 30.0
+_ANSWER_SECONDS = 5.0
 _AFTER_IDENTITY: tuple[Part, ...] = ("orders", "notifications", "session")
 CONTROL_SOCKET = "control.sock"  # in the stack's folder; devstack.control listens there
 
@@ -199,7 +202,7 @@ class Stack:
         """Breaks a part, or brings it back. A killed Redis comes back empty: it keeps nothing on disk.
 
         Raises:
-            StackError: the part did not come up.
+            StackError: the part did not come up, or cannot be emptied.
         """
         process = self._processes.get(part)
         if fault == "start":
@@ -209,12 +212,23 @@ class Stack:
             await process.start()
             self._killed.discard(part)
             await self._ready(part, process)
+        elif fault == "empty":
+            await self._empty(part)
         elif process is not None:
             if fault == "kill":
                 self._killed.add(part)
                 await process.kill()
             else:
                 process.signal(signal.SIGSTOP if fault == "freeze" else signal.SIGCONT)
+
+    async def _empty(self, part: Part) -> None:
+        if part != "redis":
+            raise StackError(f"{part} cannot be emptied")
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS), Redis.from_url(self.redis_url) as redis:
+                await redis.flushall()
+        except (RedisError, OSError, TimeoutError):
+            raise StackError("redis does not answer") from None
 
     async def dead_letters(self, *arguments: str) -> str:
         """See `Target`."""

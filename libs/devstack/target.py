@@ -5,9 +5,9 @@ from typing import Literal, Protocol
 
 # `sessions` is the Redis that keeps browsers signed in while the other one is broken: nobody breaks it.
 Part = Literal["redis", "identity", "orders", "notifications", "sessions", "session"]
-Fault = Literal["kill", "start", "freeze", "thaw"]
+Fault = Literal["kill", "start", "freeze", "thaw", "empty"]  # the last is for Redis alone
 PARTS: tuple[Part, ...] = ("redis", "identity", "orders", "notifications")
-FAULTS: tuple[Fault, ...] = ("kill", "start", "freeze", "thaw")
+FAULTS: tuple[Fault, ...] = ("kill", "start", "freeze", "thaw", "empty")
 
 # What `poison` runs in the place of notifications, which reads that stream.
 POISON = """
@@ -62,7 +62,9 @@ class Target(Protocol):
         ...
 
     async def fault(self, fault: Fault, part: Part) -> None:
-        """Does it. A killed Redis comes back empty. `start` returns once the part accepts connections.
+        """Does it. A killed Redis comes back empty; `empty` has one that runs forget everything.
+
+        `start` returns once the part accepts connections.
 
         Raises:
             StackError: it could not be done.

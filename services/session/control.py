@@ -29,6 +29,7 @@ PARTS = ("redis", "identity", "orders", "notifications")
 FAULTS: Mapping[str, str] = MappingProxyType(
     {"kill": "kill", "start": "start", "freeze": "pause", "thaw": "unpause"}  # and docker compose's words for them
 )
+EMPTY = "empty"  # Redis alone can be made to forget everything
 FAULT_TIMEOUT = 60.0  # seconds: a part that is started must have become ready
 STOLEN_LIFE = 900_000  # ms
 MOST_STOLEN = 100
@@ -57,11 +58,12 @@ class Faults:
 
     def commands(self) -> Sequence[FaultCommand]:
         """Everything that can be done."""
-        return [
-            FaultCommand(part, fault, f"docker compose {word} {part}")
-            for part in PARTS
-            for fault, word in FAULTS.items()
-        ]
+        listed = []
+        for part in PARTS:
+            listed += [FaultCommand(part, fault, f"docker compose {word} {part}") for fault, word in FAULTS.items()]
+            if part == "redis":
+                listed.append(FaultCommand(part, EMPTY, "docker compose exec redis redis-cli flushall"))
+        return listed
 
     async def inject(self, part: str, fault: str) -> None:
         """Has it done; returns when it is.
@@ -71,7 +73,7 @@ class Faults:
         """
         if self._socket is None:
             raise ServiceError(Kind.UNPROCESSABLE, "FAULTS_UNAVAILABLE", "Type the command; this is no embedded run.")
-        if part not in PARTS or fault not in FAULTS:
+        if not any((part, fault) == (one.part, one.fault) for one in self.commands()):
             raise ServiceError(Kind.INVALID, "FAULT_UNKNOWN", "There is no such part or fault.")
         try:
             async with asyncio.timeout(FAULT_TIMEOUT):

@@ -8,6 +8,7 @@ looked up there. Nothing can hide behind a pattern that was chosen badly.
 
 import contextlib
 import hashlib
+import json
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,9 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from playwright.async_api import Browser, BrowserContext, Error, Page, Response, async_playwright, expect
+from redis.asyncio import Redis
 
 from devstack.seeds import PASSWORD
 from devstack.stack import Stack
+from session.domain import key_of
+from session.rest.protection import SESSION_COOKIE
 from support.requirements import CHROMIUM
 
 FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
@@ -82,6 +86,14 @@ def hashes_in(text: str) -> set[str]:
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """One browser of a person: its page, and its witness."""
+
+    page: Page
+    witness: Witness
+
+
+@dataclass(frozen=True, slots=True)
 class Web:
     """The system behind the web app, and where the app is."""
 
@@ -98,13 +110,16 @@ class Web:
         """Identity's SQLite file: the witness looks up there what was issued."""
         return self.folder / "identity.db"
 
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """One browser of a person: its page, and its witness."""
-
-    page: Page
-    witness: Witness
+    async def signed_in_ago(self, window: Window, *, minutes: int) -> None:
+        """Has the session of a browser begin that much earlier, in the store: the service's own rules do the rest."""
+        cookies = await window.page.context.cookies(self.url)
+        secret = next(cookie["value"] for cookie in cookies if cookie["name"] == SESSION_COOKIE)
+        at = f"session:s:{key_of(secret)}"
+        url = self.stack.environment("session")["SESSION_REDIS_URL"]
+        async with Redis.from_url(url, decode_responses=True) as redis:
+            record = json.loads(await redis.hget(at, "record"))
+            record["authenticated_at"] -= minutes * 60_000
+            await redis.hset(at, "record", json.dumps(record))
 
 
 NewWindow = Callable[..., Awaitable[Window]]  # with Playwright's options of a context

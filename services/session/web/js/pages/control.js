@@ -54,6 +54,7 @@ function open({ root, app: { api, toasts }, signal }) {
       if (state.childElementCount > 0) fill(state);
     } catch (error) {
       if (signal.aborted) return;
+      table.lost();
       const again = () => void agreed(error, "open the control room");
       const mine = /** @type {any} */ (error).reason === "REAUTHENTICATION_REQUIRED";
       fill(

@@ -4,10 +4,10 @@ import { each, fill, h } from "../dom.js";
 import { busy } from "./polling.js";
 
 /** @type {Record<string, string>} */
-const LABELS = { kill: "Stop", start: "Start", freeze: "Freeze", thaw: "Thaw" };
+const LABELS = { kill: "Stop", start: "Start", freeze: "Freeze", thaw: "Thaw", empty: "Empty" };
 /** @type {Record<string, string>} */
 const MEANINGS = {
-  redis: "It comes back empty. Verifiers ask identity instead, and stay fresh.",
+  redis: "Stopped, it comes back empty. Verifiers ask identity instead, and stay fresh.",
   identity: "No sign-in, no refresh; what was issued goes on being checked.",
   orders: "Its callers get 503 until it is back.",
   notifications: "Orders go on; what happened is told when it is back.",

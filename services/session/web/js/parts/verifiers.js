@@ -64,7 +64,18 @@ export function verifierTable() {
       },
     );
   }
-  return { card, show };
+
+  /** Identity does not say how they are: what it said last is no longer shown as if it were so. */
+  function lost() {
+    for (const row of rows.rows) {
+      const [, , fresh, , , word] = /** @type {HTMLElement[]} */ ([...row.cells]);
+      if (!fresh || !word) continue;
+      const title = "identity, which collects what verifiers say, does not answer";
+      if (fresh.textContent !== "UNKNOWN") fill(fresh, h("span", { class: "tag warn", title }, "UNKNOWN"));
+      if (row.dataset.at) say(word, ago(Number(row.dataset.at)));
+    }
+  }
+  return { card, show, lost };
 }
 
 /**
@@ -85,6 +96,7 @@ function update(row, { id, audience, instance, position, freshness, reported_at:
   say(behind, head > position ? count(head - position, "position") : "0");
   behind.classList.toggle("late", head > position);
   say(word, ago(at));
+  row.dataset.at = String(Number(new Date(at)));
 }
 
 /**
