@@ -1,6 +1,5 @@
 """What all tests share: what they may need (support.requirements), containers, servers, and worlds of session."""
 
-import gc
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,6 @@ _HERE = Path(__file__).parent
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """In the order in which they begin."""
     items.sort(key=lambda item: TOGETHER.get(_folder_of(item.path.relative_to(_HERE.parent).as_posix()), 1))
-
-
-def pytest_collection_finish() -> None:
-    """What is there now stays: the garbage collector need not look at thousands of tests again and again."""
-    gc.collect()
-    gc.freeze()
 
 
 class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist is untyped
