@@ -95,4 +95,11 @@ async def test_what_the_page_shows_of_each_fault(mine: Window) -> None:
     # What came in the place of the stolen token is good, and is the next to be stolen.
     await page.get_by_role("button", name="Drop it").click()
     await steal(page)
+
+    # Who signs out while identity is down is out here, and is told that the rest will be done.
+    await press(page, "Stop identity")
+    await page.get_by_role("button", name="Account of Ada Admin").click()
+    await page.get_by_role("button", name="Sign out").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Sign out").click()
+    await expect(page.get_by_role("alert")).to_contain_text("identity did not answer. It is told as soon as it does.")
     assert await mine.witness.tokens() == []

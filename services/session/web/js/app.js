@@ -38,6 +38,7 @@ const PATIENCE = 400; // milliseconds; the live stream knows better why a sessio
 let app = null;
 let leave = new AbortController();
 let over = false;
+let leaving = false; // the answer to signing out says more than the end of the live stream, which may come before it
 
 async function start() {
   let me;
@@ -108,9 +109,10 @@ function refused({ reason, fields }) {
 /**
  * The session is over: nothing of the person stays on the screen.
  * @param {string} reason why; empty when nobody was signed in
+ * @param {string} detail the server's own words for it, where they say more than the reason does
  */
-function ended(reason) {
-  if (over) return;
+function ended(reason, detail = "") {
+  if (over || leaving) return;
   over = true;
   leave.abort();
   app?.live.stop();
@@ -120,21 +122,26 @@ function ended(reason) {
   document.title = "Rescind";
   const failed = new URLSearchParams(location.search).get("sign_in") ?? "";
   if (failed) history.replaceState(null, "", location.pathname + location.hash);
-  landing(root, { ended: reason, failed }, () => goSignIn());
+  landing(root, { ended: reason, detail, failed }, () => goSignIn());
   if (reason) root.focus({ preventScroll: true });
 }
 
 async function signOut() {
   const yes = await confirmed({ title: "Sign out here?", text: "Your other devices stay signed in.", yes: "Sign out" });
   if (!yes) return;
+  leaving = true;
+  /** @type {unknown} */
+  let refusal;
   try {
     await api.post("/auth/logout");
-    ended("SIGNED_OUT");
   } catch (error) {
-    const { reason, fields } = /** @type {import("./api.js").Problem} */ (error);
-    if (reason === "SIGNED_OUT_HERE_ONLY") ended(fields?.identity === "TOLD_LATER" ? "SIGNED_OUT_HERE_FIRST" : reason);
-    else toasts.failure(error);
+    refusal = error;
   }
+  leaving = false;
+  const { reason, detail, status } = /** @type {Partial<import("./api.js").Problem>} */ (refusal ?? {});
+  if (!refusal || status === 401) ended("SIGNED_OUT");
+  else if (reason === "SIGNED_OUT_HERE_ONLY") ended(reason, detail);
+  else toasts.failure(refusal);
 }
 
 void start();

@@ -3,8 +3,6 @@
 /** @type {Record<string, string>} */
 const ENDED = {
   SIGNED_OUT: "You signed out, here or on another device of yours.",
-  SIGNED_OUT_HERE_ONLY: "You are signed out here, but identity did not answer: sign out there as well.",
-  SIGNED_OUT_HERE_FIRST: "You are signed out here. Identity did not answer; it is told as soon as it does.",
   SIGNED_OUT_EVERYWHERE: "Everything was signed out, here too. If that was not you, change your password.",
   SIGNED_OUT_ELSEWHERE: "This session was ended from another device of yours.",
   SESSION_ENDED: "This session was ended.",

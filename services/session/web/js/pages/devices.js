@@ -62,7 +62,7 @@ function open({ root, app: { api, toasts, live }, signal }) {
 
   /**
    * @param {string} meant
-   * @param {string} done
+   * @param {string} done what is said then; empty where the whole page says so
    * @param {() => Promise<unknown>} work
    */
   async function tried(meant, done, work) {
@@ -71,7 +71,7 @@ function open({ root, app: { api, toasts, live }, signal }) {
         await work();
         return true;
       });
-      if (answer) toasts.show(done, { tone: "good" });
+      if (answer && done) toasts.show(done, { tone: "good" });
     } catch (error) {
       // An end of this very session is no failure: the page says so by itself.
       if (/** @type {any} */ (error).status !== 401) toasts.failure(error);
@@ -126,7 +126,7 @@ function open({ root, app: { api, toasts, live }, signal }) {
       danger: true,
     };
     if (await confirmed(question))
-      await tried("sign out everywhere", "Signed out everywhere", () => api.post("/api/sessions/end-all"));
+      await tried("sign out everywhere", "", () => api.post("/api/sessions/end-all"));
   }
 
   const endOthers = h(

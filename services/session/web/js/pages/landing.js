@@ -27,10 +27,11 @@ const MODELS = [
 
 /**
  * @param {HTMLElement} root
- * @param {{ended: string, failed: string}} why a session has ended, or a sign-in failed; empty where nothing did
+ * @param {{ended: string, detail: string, failed: string}} why a session has ended, with the server's own words for it
+ *   if it sent some, or a sign-in failed; empty where nothing did
  * @param {() => void} signIn
  */
-export function landing(root, { ended, failed }, signIn) {
+export function landing(root, { ended, detail, failed }, signIn) {
   const start = h(
     "button",
     { type: "button", class: "primary large", on: { click: signIn } },
@@ -38,7 +39,7 @@ export function landing(root, { ended, failed }, signIn) {
   );
   fill(
     root,
-    ended && told("You were signed out", ended, whyEnded(ended)),
+    ended && told("You were signed out", ended, detail || whyEnded(ended)),
     failed && !ended && told("You are not signed in", failed, whyNotSignedIn(failed)),
     h(
       "section",

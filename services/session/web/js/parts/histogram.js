@@ -9,7 +9,7 @@ const EDGES = [1, 2, 3, 5, 10, 20, 50, 100, 1000]; // milliseconds; a last colum
 export function latencyHistogram() {
   /** @type {number[]} */
   const delays = [];
-  const summary = h("p", { class: "plot-summary" }, "Every receipt of this visit is counted here.");
+  const summary = h("p", { class: "plot-summary" }, "Every receipt of this visit is counted here, in milliseconds.");
   const bars = s("svg", { class: "histogram", role: "img", "aria-label": "Latency histogram: nothing yet" });
   const card = h(
     "section",
