@@ -12,13 +12,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from eventlog import redis_scripts as scripts
 from eventlog.memory_stream import SUSPECT
 from eventlog.stream import Acknowledged, Backlog, DeadLetter, Delays, Delivery, Due, GroupLost, StreamUnavailable
+from rescind.redis_client import redis_client
 
 LONGEST_WAIT = 5.0  # seconds that one read may block
 _ANSWER = 2.0  # seconds in which Redis answers anything
@@ -27,14 +26,8 @@ _DUE_AT_ONCE = 7 * 24 * 3600 * 1000  # ms of idleness: longer than any delay
 
 
 def _client(url: str, answer: float) -> "Redis":
-    return Redis.from_url(
-        url,
-        protocol=2,  # one shape of answers, on every server
-        socket_timeout=answer,
-        socket_connect_timeout=_ANSWER,
-        retry=Retry(NoBackoff(), 0),
-        decode_responses=False,
-    )
+    # One shape of answers, on every server.
+    return redis_client(url, timeout=answer, connect_timeout=_ANSWER, protocol=2)
 
 
 @contextlib.contextmanager

@@ -11,11 +11,8 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-
 from rescind.messages import REDIS_CHANNEL, REDIS_FIELD, REDIS_HEARTBEAT_KEY, REDIS_STREAM_PREFIX
+from rescind.redis_client import redis_client
 
 _POLL = 1.0  # seconds a subscriber waits in one call; only bounds how late `dead_after` is noticed
 
@@ -26,13 +23,8 @@ class RedisSource:
     def __init__(self, url: str, *, timeout: float = 1.0, dead_after: float = 5.0) -> None:
         self._dead_after = dead_after
         self._timeout = timeout
-        # No retries here: the feed knows when to try again, and a read that hangs for seconds helps nobody.
-        self._reads = Redis.from_url(
-            url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
-        )
-        self._pushes = Redis.from_url(
-            url, socket_timeout=None, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
-        )
+        self._reads = redis_client(url, timeout=timeout, connect_timeout=timeout)
+        self._pushes = redis_client(url, timeout=None, connect_timeout=timeout)
 
     async def subscribe(self) -> AsyncGenerator[bytes | None, None]:
         """Pushed messages; None first, and whenever the subscription is new; then the last heartbeat that was kept.

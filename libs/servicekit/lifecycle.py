@@ -347,7 +347,8 @@ async def _report_health(service: Service, servicer: "health.aio.HealthServicer"
                 await servicer.set(name, status)
             told = ready
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(_changed(service, told), timeout=_SAMPLE)
+            async with asyncio.timeout(_SAMPLE):
+                await _changed(service, told)
 
 
 async def _changed(service: Service, told: bool | None) -> None:

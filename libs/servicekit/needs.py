@@ -6,12 +6,10 @@ Each question has a deadline and fails in one line that names the variable to lo
 import asyncio
 from urllib.parse import urlsplit
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
+from rescind.redis_client import redis_client
 from servicekit.database import Database, reason_unreachable
 from servicekit.errors import ServiceError
 from servicekit.lifecycle import StartError
@@ -39,8 +37,7 @@ async def answering_redis(url: str, *, variable: str = "RESCIND_REDIS_URL") -> N
     Raises:
         StartError: it does not, or not within PATIENCE.
     """
-    # Defaults would try ten times, five seconds each.
-    client = Redis.from_url(url, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE, retry=Retry(NoBackoff(), 0))
+    client = redis_client(url, timeout=PATIENCE, connect_timeout=PATIENCE)
     try:
         async with asyncio.timeout(PATIENCE):
             await client.ping()

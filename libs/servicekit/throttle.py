@@ -26,6 +26,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from rescind.redis_client import heed_cancellation
 from servicekit.errors import Kind, ServiceError
 
 TIMEOUT = 0.25  # seconds that Redis may take; a person waits behind it
@@ -76,7 +77,7 @@ class Throttle:
             socket_connect_timeout=TIMEOUT,
             retry=Retry(NoBackoff(), 0),
         )
-        self._pool = pool
+        self._pool = heed_cancellation(pool)
         storage = RedisStorage(
             "async+redis://of.the.pool:6379",
             implementation="redispy",

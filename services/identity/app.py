@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import httpx2
 from prometheus_client import Counter
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from eventlog.metrics import RelayMetrics
 from eventlog.outbox import Outbox
@@ -54,6 +52,7 @@ from identity.service import Accounts
 from identity.settings import Settings
 from identity.views import Views
 from identity.web import Web
+from rescind.redis_client import redis_client
 from servicekit.database import Database
 from servicekit.http import create_app
 from servicekit.lifecycle import Address, Readiness, Service
@@ -134,13 +133,7 @@ def assemble(
     receipts_database = Database(
         settings.database_url.get_secret_value(), now=now, durable=False, pool_size=RECEIPTS_POOL
     )
-    # No retries: whoever waits here holds up an acknowledgement, and the next tick is the retry.
-    redis = Redis.from_url(
-        settings.redis_url.get_secret_value(),
-        socket_timeout=REDIS_TIMEOUT,
-        socket_connect_timeout=REDIS_TIMEOUT,
-        retry=Retry(NoBackoff(), 0),
-    )
+    redis = redis_client(settings.redis_url.get_secret_value(), timeout=REDIS_TIMEOUT, connect_timeout=REDIS_TIMEOUT)
     secret_keys = SecretKeys(parse_secret_keys(settings.secret_keys.get_secret_value()), entropy=entropy)
     keyring = KeyRing(
         secret_keys, now=database.now, leeway=settings.leeway, spare_age=settings.spare_age, make_key=make_key

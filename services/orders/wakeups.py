@@ -11,12 +11,10 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from orders.domain import OrderId, Owner, is_order_id
+from rescind.redis_client import redis_client
 
 CHANNEL = "orders.changed"
 _ANSWER = 2.0  # seconds in which Redis answers anything
@@ -69,8 +67,8 @@ class RedisWakeups:
         self._me = secrets.token_hex(8)
         self._beat = beat
         self._quiet = quiet
-        self._sender = _client(url, _ANSWER)
-        self._listener = _client(url, None)
+        self._sender = redis_client(url, timeout=_ANSWER, connect_timeout=_ANSWER)
+        self._listener = redis_client(url, timeout=None, connect_timeout=_ANSWER)
 
     async def send(self, hints: Sequence[Hint]) -> None:
         """See `Wakeups`."""
@@ -154,10 +152,3 @@ class MemoryWakeups:
 
     async def aclose(self) -> None:
         """See `Wakeups`."""
-
-
-def _client(url: str, answer: float | None) -> "Redis":
-    # No retries: whoever calls has a loop that comes again.
-    return Redis.from_url(
-        url, socket_timeout=answer, socket_connect_timeout=_ANSWER, retry=Retry(NoBackoff(), 0), decode_responses=False
-    )

@@ -6,16 +6,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import grpc.aio
 import httpx2
 from prometheus_client import Gauge
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from contracts.session.v1 import sessions_pb2_grpc
+from rescind.redis_client import redis_client
 from servicekit.http import create_app
 from servicekit.lifecycle import Address, Service
 from servicekit.metrics import Metrics
@@ -85,7 +82,8 @@ def build(
     guard = verification.guard
     guards = {audience: guard.for_audience(audience) for audience in AUDIENCES}
     redis_url = (settings.sessions_redis_url or settings.redis_url).get_secret_value()
-    redis = _redis(redis_url)
+    # A script that was carried out and not answered must not run again unseen: the client has no retries.
+    redis = redis_client(redis_url, timeout=_REDIS_TIMEOUT, connect_timeout=_REDIS_TIMEOUT, decode_responses=True)
     store = store or RedisSessions(redis)
     secret_keys = parse_secret_keys(settings.secret_keys.get_secret_value())
     vault = Vault(secret_keys, entropy=hands.entropy)
@@ -211,19 +209,6 @@ def build(
         development=settings.development,
         stopping=stopping,
     )
-
-
-def _redis(url: str) -> "Redis":
-    # No retries: a script that was carried out and not answered must not run again unseen.
-    client: Any = Redis.from_url(
-        url,
-        decode_responses=True,
-        socket_timeout=_REDIS_TIMEOUT,
-        socket_connect_timeout=_REDIS_TIMEOUT,
-        retry=Retry(NoBackoff(), 0),
-    )
-    redis: Redis = client
-    return redis
 
 
 def _registration(settings: Settings) -> Registration:

@@ -101,7 +101,8 @@ class SignedByIdentity:
         key = keys.key(jws.kid)
         if key is None:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(keys.refresh(), _PATIENCE)
+                async with asyncio.timeout(_PATIENCE):
+                    await keys.refresh()
             key = keys.key(jws.kid)
         if key is None or (kids is not None and jws.kid not in kids):
             raise UnknownKey("no accepted key of this kid")

@@ -5,6 +5,7 @@ It does by hand what a browser does and Python's cookie jars do not: `Secure` co
 """
 
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from session.rest.protection import SESSION_COOKIE
 ALICE, BOB, ADMIN = "alice@example.com", "bob@example.com", "admin@example.com"
 PASSWORD = "correct-horse-battery-staple"
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+PLAIN_TOKEN = re.compile(r"eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,}")  # a JWT; what is sealed may hold "eyJ" by chance
 
 
 @dataclass(frozen=True)

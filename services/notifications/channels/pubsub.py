@@ -10,12 +10,10 @@ import re
 from collections.abc import Callable, Mapping
 
 import structlog
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from notifications.domain import NotAPerson, Person, person_of
+from rescind.redis_client import redis_client
 
 CHANNEL = "notifications.live"
 _ANSWER = 2.0  # seconds in which Redis answers anything
@@ -25,19 +23,12 @@ _SEQUENCE = re.compile(rb"[1-9][0-9]{0,17}")
 _log = structlog.get_logger("notifications.pubsub")
 
 
-def _client(url: str) -> "Redis":
-    # redis-py by itself would try ten times, five seconds each; here each failure ends in a loop that comes again.
-    return Redis.from_url(
-        url, socket_timeout=_ANSWER, socket_connect_timeout=_ANSWER, retry=Retry(NoBackoff(), 0), protocol=2
-    )
-
-
 class RedisWakeUps:
     """Keeps the promises of `WakeUps`, which are few. Two connections: one to publish, one that listens."""
 
     def __init__(self, url: str, *, chance: Callable[[], float] = random.random) -> None:
-        self._publishing = _client(url)
-        self._listening = _client(url)
+        self._publishing = redis_client(url, timeout=_ANSWER, connect_timeout=_ANSWER, protocol=2)
+        self._listening = redis_client(url, timeout=_ANSWER, connect_timeout=_ANSWER, protocol=2)
         self._chance = chance
         self._failures = 0  # to listen, since it last worked
 
