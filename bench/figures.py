@@ -67,7 +67,7 @@ FULL = Scale(
     live=1_000,
     live_seconds=20,
     stalled=10,
-    history=5_000,
+    history=20_000,
 )
 TINY = Scale(
     tokens=10,

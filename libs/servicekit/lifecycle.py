@@ -348,12 +348,7 @@ async def _report_health(service: Service, servicer: "health.aio.HealthServicer"
             told = ready
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SAMPLE):
-                await _changed(service, told)
-
-
-async def _changed(service: Service, told: bool | None) -> None:
-    """Returns when the stop begins, if that is news; otherwise waits for the caller's patience to end."""
-    await (service.stopping if told else asyncio.Event()).wait()
+                await (service.stopping if told else asyncio.Event()).wait()  # the stop, if that is news
 
 
 class _Uvicorn(uvicorn.Server):

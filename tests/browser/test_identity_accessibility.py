@@ -1,17 +1,22 @@
 """Identity's pages for everybody: axe-core finds nothing serious in any of them, nor in what they say of mistakes."""
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx2
 import pytest
 from playwright.async_api import Page, async_playwright, expect
+from sqlalchemy import insert, literal, select
 
 from devstack.flow import OAuthClient
+from identity.people.storage import user_identities
+from identity.storage import users
 from support.axe import violations
 from support.identity_front import ADMIN, ALICE, LOOPBACK, PASSWORD
 from support.requirements import CHROMIUM
 from support.running_identity import RunningIdentity, running_identity
+from support.signing_in_elsewhere import ACME
 
 pytestmark = [pytest.mark.browser, pytest.mark.node]
 FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
@@ -20,7 +25,15 @@ ADMIN_PAGES = ("users", "clients", "new-client", "keys", "audit")
 
 @pytest.fixture
 async def identity(tmp_path: Path) -> AsyncIterator[RunningIdentity]:
-    async with running_identity(tmp_path) as identity:
+    """One that offers another way to sign in, which Alice has connected."""
+    async with running_identity(tmp_path, providers=json.dumps([ACME])) as identity:
+        connected = insert(user_identities).from_select(
+            ["provider", "subject", "user_id", "shown_as", "linked_at"],
+            select(literal("acme"), literal("acme-alice"), users.c.id, literal(ALICE), literal(1)).where(
+                users.c.email == ALICE
+            ),
+        )
+        await identity.parts.database.run(lambda tx: tx.execute(connected))
         yield identity
 
 
@@ -66,7 +79,12 @@ async def test_what_somebody_who_is_signed_in_sees(identity: RunningIdentity, pa
     await page.goto("/login")
     await sign_in(page, ALICE)
     await expect(page.get_by_role("heading", name="Alice")).to_be_visible()
+    await expect(page.get_by_role("button", name="Disconnect Acme")).to_be_visible()
     found += await violations(page, npm, "account")
+    await page.get_by_label("Your password, to disconnect Acme").fill("wrong-password")
+    await page.get_by_role("button", name="Disconnect Acme").click()
+    await expect(page.get_by_role("alert")).to_be_visible()
+    found += await violations(page, npm, "account, not disconnected")
     async with httpx2.AsyncClient() as http:
         partner = OAuthClient(http, identity.issuer, "partner", secret="partner-secret", redirect_uri=LOOPBACK)
         await page.goto(partner.start(scope="openid profile orders:read offline_access").url)
@@ -93,8 +111,13 @@ async def test_what_somebody_who_is_signed_in_sees(identity: RunningIdentity, pa
     assert found == []
 
 
-async def test_what_an_administrator_sees(page: Page, npm: Path) -> None:
+async def test_what_an_administrator_sees(identity: RunningIdentity, page: Page, npm: Path) -> None:
     found: list[str] = []
+    assert page.context.browser is not None
+    elsewhere = await (await page.context.browser.new_context(base_url=identity.issuer)).new_page()
+    await elsewhere.goto("/login")
+    await sign_in(elsewhere, ALICE)
+    await elsewhere.wait_for_url("**/account")
     await page.goto("/login")
     await sign_in(page, ADMIN)
     await page.wait_for_url("**/account")
@@ -105,5 +128,6 @@ async def test_what_an_administrator_sees(page: Page, npm: Path) -> None:
     await page.goto("/admin/users")
     await page.get_by_role("link", name="Alice").click()
     await expect(page.get_by_role("button", name="Switch off")).to_be_visible()
+    await expect(page.get_by_role("button", name="End the session of")).to_be_visible()
     found += await violations(page, npm, "one account")
     assert found == []

@@ -27,7 +27,8 @@ from support.requirements import CHROMIUM
 
 FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 PATIENCE = 15_000  # milliseconds, on a machine with much else to do
-_JWS = re.compile(r"eyJ[A-Za-z0-9_-]{10,}")  # {" in base64url: how every JWT and JWE begins
+# {" in base64url is how every JWT and JWE begins; without its dots, what is random has it by chance now and then.
+_JWS = re.compile(r"eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*\.")
 _OPAQUE = re.compile(r"[A-Za-z0-9_-]{20,}")
 _STORAGE = """async () => JSON.stringify({
   local: {...localStorage}, session: {...sessionStorage}, cookie: document.cookie,
