@@ -4,28 +4,24 @@ One request after the other on one connection each, in turns. The peers answer w
 route, a Starlette route with a session in Redis, and orders itself, asked over REST with the token in hand.
 """
 
-import asyncio
 import contextlib
 import json
 import secrets
-import sys
 import time
-from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 
 from bench.asked import Kept, kept
+from bench.beside import listening
 from bench.bff_peers import COOKIE, KEY, LIFE, Peers
 from bench.figures import Figure, Say, Scale, duration
 from bench.measure import Timings
 from bench.system import System
 from bench.visiting import Visit, request, sign_in
 from devstack.flow import Browser, OAuthClient
-from devstack.process import Process
 from devstack.seeds import ALICE, ORDERS, PASSWORD
 
-_PATIENCE = 30.0  # seconds for the process of the peers to start
 _ORDERS = 5  # that the person has
 _REDIRECT = "http://127.0.0.1:53682/callback"
 
@@ -49,7 +45,7 @@ async def bff(system: System, scale: Scale, say: Say) -> list[Figure]:
         if len(json.loads(body)["orders"]) < _ORDERS:
             raise RuntimeError("the orders are not there")
         cookie = await _peer_session(system)
-        port = await held.enter_async_context(_peers(Peers(system.redis_url, body)))
+        port = await held.enter_async_context(listening("bench.bff_peers", Peers(system.redis_url, body).said()))
         orders = await held.enter_async_context(kept(orders_port))
         plain, stored = [await held.enter_async_context(kept(port)) for _ in range(2)]
         local = {"host": f"127.0.0.1:{port}"}
@@ -104,26 +100,3 @@ async def _peer_session(system: System) -> str:
     async with Redis.from_url(system.redis_url) as redis:
         await redis.set(KEY + cookie, json.dumps(held), ex=LIFE)
     return cookie
-
-
-@contextlib.asynccontextmanager
-async def _peers(told: Peers) -> AsyncIterator[int]:
-    """The process of the peers, as long as the block; its port."""
-    listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    trouble: list[str] = []
-
-    def hear(_name: str, line: str) -> None:
-        try:
-            listening.set_result(int(json.loads(line)["listening"]))
-        except (ValueError, KeyError, TypeError):
-            trouble.append(line)
-
-    process = Process("peers", [sys.executable, "-m", "bench.bff_peers"], {}, hear)
-    await process.start(told.said())
-    try:
-        done, _ = await asyncio.wait({listening}, timeout=_PATIENCE)
-        if not done:
-            raise RuntimeError("\n".join(["the peers did not start", *trouble[-30:]]))
-        yield listening.result()
-    finally:
-        await process.kill()

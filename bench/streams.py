@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict
@@ -13,17 +12,17 @@ from typing import Any
 import grpc.aio
 import jwt
 
+from bench.beside import listening
 from bench.figures import Figure, Say, Scale, Target, duration
 from bench.measure import percentile
 from bench.streamer import SERVICE
 from bench.system import VERIFYING, System
 from contracts.identity.v1 import revocations_pb2
-from devstack.process import Process
 from rescind.connect import Addresses
 from rescind.receipts import RATE
 
 _MEDIAN, _P99 = 5e-3, 30e-3  # seconds, promised for acknowledged → ended
-_PATIENCE = 30.0  # seconds for a process to start, or for a stream to begin or end
+_PATIENCE = 30.0  # seconds for a stream to begin or end
 _PINGS = 50
 
 
@@ -109,24 +108,8 @@ class Stream:
 @contextlib.asynccontextmanager
 async def streaming(verifier: Addresses) -> AsyncIterator[str]:
     """A process that streams, as long as the block; where it listens."""
-    listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    trouble: list[str] = []
-
-    def hear(_name: str, line: str) -> None:
-        try:
-            listening.set_result(int(json.loads(line)["listening"]))
-        except (ValueError, KeyError, TypeError):
-            trouble.append(line)
-
-    process = Process("streamer", [sys.executable, "-m", "bench.streamer"], {}, hear)
-    await process.start(json.dumps(asdict(verifier)).encode())
-    try:
-        done, _ = await asyncio.wait({listening}, timeout=_PATIENCE)
-        if not done:
-            raise RuntimeError("\n".join(["the streaming process did not start", *trouble[-30:]]))
-        yield f"127.0.0.1:{listening.result()}"
-    finally:
-        await process.kill()
+    async with listening("bench.streamer", json.dumps(asdict(verifier)).encode()) as port:
+        yield f"127.0.0.1:{port}"
 
 
 async def _pings(channel: grpc.aio.Channel, token: str) -> float:

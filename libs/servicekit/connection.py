@@ -9,7 +9,7 @@ with no deadline, and what it closes then stays open until the rest was read. Tw
 """
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -45,20 +45,15 @@ class Stall:
             self._transport.abort()
 
 
-class Connection(H11Protocol):
-    """One connection, of requests one after another."""
+class Impatient(asyncio.Protocol):
+    """For one of uvicorn's protocols to begin with: cuts off a client that takes nothing for `stalled` seconds."""
 
     stalled = STALLED
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._app: ASGIApp = self.app
-        self.app = self._serve
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begins."""
         super().connection_made(transport)
-        self._stall = Stall(transport, self.stalled)
+        self._stall = Stall(cast("asyncio.Transport", transport), self.stalled)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends."""
@@ -74,6 +69,15 @@ class Connection(H11Protocol):
         """It is nearly empty again."""
         self._stall.over()
         super().resume_writing()
+
+
+class Connection(Impatient, H11Protocol):
+    """One connection, of requests one after another."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._app: ASGIApp = self.app
+        self.app = self._serve
 
     def timeout_keep_alive_handler(self) -> None:
         """Nothing was asked for a while: closed, whether or not the last answer was read."""

@@ -6,39 +6,17 @@ uvicorn, and only where a service has WebSockets: it needs the package of that n
 """
 
 import json
-from asyncio import BaseTransport, Transport
-from typing import cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from servicekit.connection import STALLED, Stall
+from servicekit.connection import Impatient
 from servicekit.errors import PROBLEM_TYPE, Kind, ServiceError, problem, problem_headers
 
 _UNREADABLE = ServiceError(Kind.INVALID, "HANDSHAKE_UNREADABLE", "The handshake has a line that is too long, or none.")
 
 
-class Handshakes(WebSocketsSansIOProtocol):
+class Handshakes(Impatient, WebSocketsSansIOProtocol):
     """One connection that asked to become a WebSocket."""
-
-    def connection_made(self, transport: BaseTransport) -> None:
-        """Begins."""
-        super().connection_made(transport)
-        self._stall = Stall(cast("Transport", transport), STALLED)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Ends."""
-        self._stall.over()
-        super().connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        """The transport has more than it should hold."""
-        super().pause_writing()
-        self._stall.begin()
-
-    def resume_writing(self) -> None:
-        """It is nearly empty again."""
-        self._stall.over()
-        super().resume_writing()
 
     async def run_asgi(self) -> None:
         """Runs the app; if it is at its end and its client has not read what was said before, nobody will wait."""

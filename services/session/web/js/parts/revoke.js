@@ -53,7 +53,7 @@ export function ownTargets(lab) {
 export function revokeForm(own, revoke) {
   const kind = h(
     "select",
-    { id: "kind", on: { change: () => void turn() } },
+    { id: "kind", on: { change: changed } },
     ...KINDS.map(([value, label]) => h("option", { value }, label)),
   );
   const target = h("input", {
@@ -86,6 +86,12 @@ export function revokeForm(own, revoke) {
     softLine,
     button,
   );
+
+  /** What was offered of another kind is no target of this one, not even until the new ones are here. */
+  function changed() {
+    target.value = "";
+    void turn();
+  }
 
   async function turn() {
     const [, , meaning = ""] = KINDS.find(([value]) => value === kind.value) ?? [];
