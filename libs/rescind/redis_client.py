@@ -44,7 +44,8 @@ def heed_cancellation(pool: Pool) -> Pool:
 
 @cache
 def _heeding(connection_class: Any) -> Any:
-    class Heeding(connection_class):  # type: ignore[misc]  # TCP, TLS or a socket of this machine: the URL says which
+    # mypy takes no base that is chosen when the program runs; here the URL chooses it: TCP, TLS or a local socket.
+    class Heeding(connection_class):  # type: ignore[misc]
         async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
             task = asyncio.current_task()
             before = task.cancelling() if task else 0
