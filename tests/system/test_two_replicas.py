@@ -136,12 +136,12 @@ async def _two_of_each(folder: Path, urls: dict[str, str]) -> AsyncIterator[Worl
 
 
 async def _hear(address: str, token: str, begun: asyncio.Event, heard: list[str]) -> None:
-    """Notes what one live stream of one replica brings."""
+    """Notes the orders that one live stream of one replica tells; sign-ins of before may be told late among them."""
     async with grpc.aio.insecure_channel(address) as straight:
         stub = notifications_pb2_grpc.NotificationsServiceStub(straight)
         async for event in stub.Subscribe(notifications_pb2.SubscribeRequest(), metadata=bearer(token)):
             begun.set()
-            if event.HasField("notification"):
+            if event.notification.kind == "ORDER_PLACED":
                 heard.append(event.notification.about)
 
 
@@ -193,9 +193,10 @@ async def test_each_event_once_pushes_to_both_and_a_rolling_restart_that_no_call
             await place()
 
         async def both_heard_all() -> bool:
-            return all(sorted(each) == sorted(placed) for each in heard.values())
+            return all(len(each) >= len(placed) for each in heard.values())
 
         await eventually(both_heard_all, within=WITHIN)
+        assert all(Counter(each) == Counter(placed) for each in heard.values()), heard
         for task in hearing:
             task.cancel()
         await asyncio.gather(*hearing, return_exceptions=True)
