@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -119,6 +120,23 @@ async def test_a_running_service_says_so_everywhere() -> None:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{ports.grpc}") as channel:
             serving = health_pb2.HealthCheckResponse.ServingStatus.Value("SERVING")
             assert await _health(channel) == await _health(channel, "test.Service") == serving
+
+
+async def test_an_answer_never_waits_for_a_delayed_acknowledgement() -> None:
+    async with _running(Process()) as (ports, _), httpx2.AsyncClient() as client:
+        await client.get(f"http://127.0.0.1:{ports.http}/livez")
+        (accepted,) = (
+            each for each in gc.get_objects() if isinstance(each, socket.socket) and _is_at(each, ports.http)
+        )
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+
+
+def _is_at(sock: socket.socket, port: int) -> bool:
+    """Whether this is the server's end of a connection to the port."""
+    try:
+        return bool(sock.getsockname()[1] == port and sock.getpeername())
+    except (OSError, IndexError):  # closed, listening, or of no network
+        return False
 
 
 async def test_readiness_and_health_say_no_together() -> None:
