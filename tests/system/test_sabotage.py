@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+UNUSED = ("cacheprovider", "schemathesis")  # the second takes a second to be imported
 NOT_THE_COPY = 42  # exit code: pytest's own end at 5
 GUARD = f"""
 import importlib
@@ -125,7 +126,8 @@ SABOTAGES = (
 def copy(tmp_path: Path) -> Path:
     """The source and its tests, as they are."""
     for folder in ("deploy", "libs", "services", "tests"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
+        # With what Python has compiled: whatever is changed afterwards has another time, and is compiled anew.
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("node_modules"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (tmp_path / "the_copy.py").write_text(GUARD.format(copy=str(tmp_path)))
     return tmp_path
@@ -134,7 +136,7 @@ def copy(tmp_path: Path) -> Path:
 async def outcome(copy: Path, tests: tuple[str, ...]) -> tuple[int | None, str]:
     """Runs some of the copy's tests on the copy's source: exit code and output."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pytest", "-q", "-p", "the_copy", "-p", "no:cacheprovider"),
+        *(sys.executable, "-m", "pytest", "-q", "-p", "the_copy", *(f"-pno:{plugin}" for plugin in UNUSED)),
         *tests,
         cwd=copy,
         env=os.environ | {"PYTHONPATH": os.pathsep.join([f"{copy}/libs", f"{copy}/services", str(copy)])},

@@ -128,6 +128,8 @@ async def test_revocations_through_both_have_no_gap_and_reach_every_verifier(pos
         async def watch(verifier: int) -> None:
             while True:
                 await use_each(verifier)
+                if len(history.acknowledged) == REVOCATIONS:  # all is said; what follows is to see that it stays so
+                    await asyncio.sleep(1)
 
         tokens = await asyncio.gather(*(mint(number) for number in range(REVOCATIONS)))
         everyone = range(len(verifiers))

@@ -33,7 +33,7 @@ from support.eventually import eventually
 from support.system import START, a_stack, ready
 
 WITHIN = 30.0  # seconds that anything may take on a busy machine
-PAUSE = 0.02  # seconds between two calls of one kind: the processes that start need the processors, too
+PAUSE = 0.1  # seconds between two calls of one kind: the processes that start need the processors, too
 SERVICES: tuple[Part, ...] = ("identity", "orders", "notifications", "session")
 
 
