@@ -37,7 +37,7 @@ demo: $(READY) ## the story: sign in, revoke in six ways, break things; TARGET=e
 	@$(BIN)/python -m devstack demo --target $(TARGET)
 
 test: $(READY) ## all tests; says what it skipped for want of Docker, a browser or Node
-	@$(BIN)/python -m pytest --numprocesses 2 --max-worker-restart 0 --dist loadscope --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses 3 --max-worker-restart 0 --dist loadscope --no-loadscope-reorder
 
 check: $(READY) ## format, lint, types, contracts, architecture
 	$(BIN)/ruff format --check .

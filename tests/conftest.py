@@ -10,23 +10,30 @@ from support.requirements import need
 
 pytest_plugins = ["support.containers", "support.redis_servers", "support.session_fixtures"]
 
-# `make test` runs two workers. Tests that start whole systems of processes go one after another on one of them, from
-# the beginning; everything else, a file at a time, on the other, and at the end what needs a browser or Node.
-TOGETHER = {"system": 0, "browser": 2, "peers": 2}
+# `make test` runs three workers, and deals out what takes long first. Tests that start whole systems of processes and
+# break them go one after another on one worker, the browser's on another, with one Chromium; everything else is dealt
+# out by file, to whoever is free. Of the systems' tests, these break nothing: they may run beside the others.
+TOGETHER = ("system", "browser", "peers")
+BESIDE = ("test_compose", "test_console", "test_sabotage", "test_bench", "test_wheel")
+_ORDER = (*TOGETHER, *BESIDE)
 _HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """In the order in which they begin."""
-    items.sort(key=lambda item: TOGETHER.get(_folder_of(item.path.relative_to(_HERE.parent).as_posix()), 1))
+
+    def rank(item: pytest.Item) -> int:
+        group = _group_of(item.path.relative_to(_HERE.parent).as_posix())
+        return _ORDER.index(group) if group in _ORDER else len(_ORDER)
+
+    items.sort(key=rank)
 
 
 class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist is untyped
-    """What stays together: a folder of `TOGETHER`, or a file."""
+    """Keeps a group together."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return _folder_of(file) if _folder_of(file) in TOGETHER else file
+        return _group_of(nodeid.partition("::")[0])
 
 
 @pytest.hookimpl(optionalhook=True)  # xdist's own marks for groups do nothing with pytest 9.2
@@ -35,9 +42,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
     return _Scheduling(config, log)
 
 
-def _folder_of(file: str) -> str:
-    """`system` of `tests/system/test_devstack.py`."""
-    return file.split("/")[1]
+def _group_of(file: str) -> str:
+    """`system` of `tests/system/test_devstack.py`, `test_wheel` of `tests/system/test_wheel.py`, else the file."""
+    folder, name = file.split("/")[1], Path(file).stem
+    if name in BESIDE:
+        return name
+    return folder if folder in TOGETHER else file
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
