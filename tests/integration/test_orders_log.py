@@ -13,6 +13,7 @@ import structlog
 
 from rescind.messages import Entry
 from servicekit.telemetry import set_up_logging
+from support.eventually import eventually
 from support.orders_wires import OrdersUnderTest, Refused, Wire, orders_under_test
 
 
@@ -34,9 +35,15 @@ async def world(log: io.StringIO, tmp_path: Path) -> AsyncIterator[OrdersUnderTe
         yield world
 
 
-def _lines(log: io.StringIO) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in log.getvalue().splitlines()]
-    return [line for line in lines if line["event"] in ("request", "rpc")]
+async def _calls(log: io.StringIO, number: int) -> list[dict[str, Any]]:
+    """The lines of so many calls: gRPC's is written once its caller has the answer."""
+
+    async def written() -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in log.getvalue().splitlines()]
+        calls = [line for line in lines if line["event"] in ("request", "rpc")]
+        return calls if len(calls) >= number else []
+
+    return await eventually(written, within=10)
 
 
 @pytest.mark.requirement(82)
@@ -51,7 +58,7 @@ async def test_every_decision_is_written_with_its_reason_time_and_id(
     for token in (revoked, weak, "", "a.b.c"):
         with pytest.raises(Refused):
             await wire.list_own(token)
-    lines = _lines(log)
+    lines = await _calls(log, 5)
     assert [line.get("reason") for line in lines] == [
         None, "TOKEN_REVOKED", "INSUFFICIENT_SCOPE", "TOKEN_MISSING", "TOKEN_MALFORMED"
     ]  # fmt: skip
@@ -78,6 +85,7 @@ async def test_no_token_is_written_whatever_happens_to_the_call(
     with pytest.raises(Refused) as refused:
         await wire.list_own(token)
     assert refused.value.reason == "INTERNAL"
+    await _calls(log, 1)
     written = log.getvalue()
     assert "unforeseen error" in written
     assert "RuntimeError" in written
