@@ -18,20 +18,16 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, case, func, insert, select, update
 
 from identity.domain import (
-    OFFLINE,
     ClientId,
     DeviceError,
     DeviceRequest,
     Entropy,
     Grant,
-    GrantId,
     InvalidGrant,
     LoginSession,
     NotSignedIn,
-    SessionId,
     TooManyUserCodes,
     UnknownUserCode,
-    UserId,
     WaitingDevice,
     new_id,
     new_secret,
@@ -194,23 +190,7 @@ class DeviceCodes:
         spend = update(device_codes).where(device_codes.c.hash == hashed, device_codes.c.consumed_at.is_(None))
         if tx.execute(spend.values(consumed_at=now).returning(device_codes.c.hash)).one_or_none() is None:
             raise InvalidGrant("the device code is spent")
-        if user is None or session is None or user.hard_gen != row.user_hard_gen:
-            raise InvalidGrant("the person signed out meanwhile")
-        if client.hard_gen != row.client_hard_gen:
-            raise InvalidGrant("the client was taken back meanwhile")
-        offline = OFFLINE in row.scope.split()
-        grant = Grant(
-            grant_id=GrantId(row.grant_id),
-            user_id=UserId(row.user_id),
-            client_id=ClientId(client_id),
-            session_id=None if offline else SessionId(row.session_id),
-            scope=row.scope,
-            resources=tuple(row.resources),
-            auth_time=row.auth_time,
-            expires_at=now + self.issuer.lives.offline * 1000 if offline else session.expires_at,
-        )
-        self.issuer.make_grant(tx, grant, client, begun_in=row.session_id, user_hard_gen=row.user_hard_gen)
-        return grant
+        return self.issuer.make_grant(tx, row, user=user, client=client, session=session)
 
     def _polled(self, tx: Connection, hashed: str) -> str:
         """Notes a poll of a device that has to wait on; RFC 8628's word for it."""

@@ -226,22 +226,7 @@ class Issuer:
             raise CodeReused(row.grant_id)
         if row.expires_at <= now:
             raise InvalidGrant("the code has expired")
-        if user is None or session is None or user.hard_gen != row.user_hard_gen:
-            raise InvalidGrant("the person signed out meanwhile")
-        if client.hard_gen != row.client_hard_gen:
-            raise InvalidGrant("the client was taken back meanwhile")
-        offline = OFFLINE in row.scope.split()
-        grant = Grant(
-            grant_id=GrantId(row.grant_id),
-            user_id=UserId(row.user_id),
-            client_id=ClientId(client_id),
-            session_id=None if offline else SessionId(row.session_id),
-            scope=row.scope,
-            resources=tuple(row.resources),
-            auth_time=row.auth_time,
-            expires_at=now + self.lives.offline * 1000 if offline else session.expires_at,
-        )
-        self.make_grant(tx, grant, client, begun_in=row.session_id, user_hard_gen=row.user_hard_gen)
+        self.make_grant(tx, row, user=user, client=client, session=session)
         return Redeemed(
             grant_id=GrantId(row.grant_id),
             user_id=UserId(row.user_id),
@@ -255,21 +240,44 @@ class Issuer:
             auth_time=row.auth_time,
         )
 
-    def make_grant(self, tx: Connection, grant: Grant, client: Row[Any], *, begun_in: str, user_hard_gen: int) -> None:
-        """Writes a grant whose user, client and login session (`begun_in`) the caller has locked and seen alive."""
+    def make_grant(
+        self, tx: Connection, allowed: Row[Any], *, user: Row[Any] | None, client: Row[Any], session: Row[Any] | None
+    ) -> Grant:
+        """Makes the grant of a code or device code that was just spent: `allowed`, as it was stored when the person
+        agreed. `user`, `client` and `session` are as they are now, locked.
+
+        Raises:
+            InvalidGrant: since then the person signed out, or the client was taken back.
+        """
+        if user is None or session is None or user.hard_gen != allowed.user_hard_gen:
+            raise InvalidGrant("the person signed out meanwhile")
+        if client.hard_gen != allowed.client_hard_gen:
+            raise InvalidGrant("the client was taken back meanwhile")
+        now = self.now(tx)
+        offline = OFFLINE in allowed.scope.split()
+        grant = Grant(
+            grant_id=GrantId(allowed.grant_id),
+            user_id=UserId(allowed.user_id),
+            client_id=ClientId(allowed.client_id),
+            session_id=None if offline else SessionId(allowed.session_id),
+            scope=allowed.scope,
+            resources=tuple(allowed.resources),
+            auth_time=allowed.auth_time,
+            expires_at=now + self.lives.offline * 1000 if offline else session.expires_at,
+        )
         tx.execute(
             insert(grants).values(
                 id=grant.grant_id,
                 user_id=grant.user_id,
                 client_id=grant.client_id,
                 session_id=grant.session_id,
-                begun_in=begun_in,
+                begun_in=allowed.session_id,
                 scope=grant.scope,
                 resources=list(grant.resources),
-                user_hard_gen=user_hard_gen,
+                user_hard_gen=allowed.user_hard_gen,
                 client_hard_gen=client.hard_gen,
                 auth_time=grant.auth_time,
-                created_at=self.now(tx),
+                created_at=now,
                 expires_at=grant.expires_at,
             )
         )
@@ -277,6 +285,7 @@ class Issuer:
             scopes = grant.scope.split()
             given = GrantGiven(subject=grant.user_id, client_id=grant.client_id, grant_id=grant.grant_id, scopes=scopes)
             self.events.tell(tx, [Fact(grant.user_id, given)])
+        return grant
 
     def issue_access_token(
         self,
