@@ -1,4 +1,5 @@
-"""uvicorn's WebSocket protocol, which answers a handshake that it cannot read, and lets go of a client that reads none.
+"""uvicorn's WebSocket protocol, which answers a handshake that it cannot read, lets go of a client that reads none, and
+lets the app say why a stop ends its sockets.
 
 uvicorn 0.54 says nothing to a handshake with a line of more than 8 KiB (`websockets.http11.MAX_LINE_LENGTH`), and keeps
 the connection for ever; what goes for a client that does not read is told in `servicekit.connection`. Imported by
@@ -12,6 +13,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from servicekit.connection import Impatient
 from servicekit.errors import PROBLEM_TYPE, Kind, ServiceError, problem, problem_headers
 
+LAST_WORDS = 0.25  # seconds that an app has, when the server stops, to close its sockets with a reason
 _UNREADABLE = ServiceError(Kind.INVALID, "HANDSHAKE_UNREADABLE", "The handshake has a line that is too long, or none.")
 
 
@@ -23,6 +25,17 @@ class Handshakes(Impatient, WebSocketsSansIOProtocol):
         await super().run_asgi()
         if not self.writable.is_set():
             self.transport.abort()
+
+    def shutdown(self) -> None:
+        """The server stops: uvicorn would close with a bare 1012, in front of the app that is about to say more."""
+        if self.handshake_complete and not self.close_sent:
+            self.loop.call_later(LAST_WORDS, self._shut)
+        else:
+            super().shutdown()
+
+    def _shut(self) -> None:
+        if not self.transport.is_closing():
+            super().shutdown()
 
     def data_received(self, data: bytes) -> None:
         """Takes what came in, and answers when no handshake will come of it any more."""

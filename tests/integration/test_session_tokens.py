@@ -74,7 +74,7 @@ async def test_no_answer_holds_a_token_or_any_part_that_could_be_presented(world
     used = {call["authorization"].removeprefix("Bearer ") for call in world.orders.metadata}
     for response in window.seen:
         said = response.text + str(response.headers)
-        assert "eyJ" not in said
+        assert not PLAIN_TOKEN.search(said)
         assert not any(secret in said for secret in sealed)
         assert not any(token.split(".")[2] in said for token in used)
 

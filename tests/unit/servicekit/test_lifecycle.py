@@ -10,8 +10,11 @@ from typing import Any
 import grpc.aio
 import httpx2
 import pytest
+from fastapi import WebSocket
 from fastapi.responses import StreamingResponse
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from servicekit.http import create_app
 from servicekit.lifecycle import Address, BackgroundFailed, Ports, Readiness, Service, StartError, serve
@@ -305,3 +308,39 @@ async def test_nothing_becomes_a_websocket_unless_the_service_says_so() -> None:
         headers = upgrade | {"sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ=="}
         answer = await client.get(f"http://127.0.0.1:{ports.http}/livez", headers=headers)
         assert answer.status_code == 200
+
+
+async def test_an_app_closes_its_sockets_with_its_own_reason_when_the_server_stops() -> None:
+    process = Process(websockets=True)
+
+    @process.service.http.websocket("/live")
+    async def live(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await process.service.stopping.wait()
+        with contextlib.suppress(OSError):  # not before uvicorn has begun to shut its connections
+            while True:
+                _, writer = await asyncio.open_connection("127.0.0.1", websocket.scope["server"][1])
+                writer.close()
+        await websocket.close(1012, "SERVER_STOPPING")
+
+    async with _running(process) as (ports, _), connect(f"ws://127.0.0.1:{ports.http}/live") as socket:
+        process.service.stop()
+        with pytest.raises(ConnectionClosed):
+            await socket.recv()
+        assert (socket.close_code, socket.close_reason) == (1012, "SERVER_STOPPING")
+
+
+async def test_a_socket_whose_app_says_nothing_is_closed_all_the_same() -> None:
+    process = Process(websockets=True)
+
+    @process.service.http.websocket("/live")
+    async def live(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.receive_text()
+
+    async with _running(process) as (ports, task), connect(f"ws://127.0.0.1:{ports.http}/live") as socket:
+        process.service.stop()
+        with pytest.raises(ConnectionClosed):
+            await socket.recv()
+        assert socket.close_code == 1012
+        await task
