@@ -60,8 +60,6 @@ async def _endured(
     assert not found, f"RESCIND_SEED={SEED} RESCIND_ORDERS={ORDERS}: {len(found)} complaints: {found[:20]}; {plan}"
     assert len(books.orders) == orders
     assert history.struck == plan
-    # That they died in the middle of it: customers never pause, and not every wire tries again by itself.
-    assert history.refusals.total() >= sum("orders" in blow.parts for blow in plan)
     assert {kind for _, kind in history.security} == set(SECURITY)
 
 
