@@ -59,7 +59,8 @@ def planned(seed: str, orders: int, parts: Sequence[str], each: int) -> list[Blo
     chance = random.Random(seed)
     victims = [part for part in parts for _ in range(each)]
     chance.shuffle(victims)
-    marks = sorted(chance.sample(range(orders // 20, orders * 19 // 20), len(victims)))
+    last = orders - 2 * AT_ONCE  # some orders are placed after the last blow
+    marks = sorted(chance.sample(range(orders // 20, last), len(victims)))
     blows = []
     for mark, victim in zip(marks, victims, strict=True):
         together = {victim} | ({chance.choice(parts)} if chance.random() < 0.4 else set())
@@ -99,10 +100,15 @@ class Ordeal:
         self._pause = pause
         # Not what decides when something dies, and so not the plan's: how long a customer waits, and by which wire.
         self._chance = random.Random(f"customers of {seed}")
+        self._limit = 0  # only orders of a lower number are placed
+        self._limit_raised = asyncio.Condition()
         self.history = History()
 
     async def run(self, plan: Sequence[Blow]) -> History:
-        """Places all orders while the plan is carried out; returns once everything runs again."""
+        """Places all orders while the plan is carried out; returns once everything runs again.
+
+        No customer runs past a blow that has not fallen yet: orders are under way when it falls, and others come after.
+        """
         customers = [await self._signed_in(email) for email in (ALICE, BOB)]
         numbers = iter(range(self._orders))
         async with asyncio.TaskGroup() as tasks:
@@ -127,6 +133,8 @@ class Ordeal:
 
     async def _buy(self, customers: Sequence[Tokens], numbers: Any) -> None:
         for number in numbers:
+            async with self._limit_raised:
+                await self._limit_raised.wait_for(lambda number=number: number < self._limit)
             token = customers[number % len(customers)].access_token
             key = str(uuid.UUID(int=self._chance.getrandbits(128), version=4))
             by_grpc = self._chance.random() < 0.5
@@ -167,13 +175,21 @@ class Ordeal:
         return str(response.json()["id"])
 
     async def _break(self, plan: Sequence[Blow]) -> None:
-        for blow in plan:
+        limits = [*(blow.mark + AT_ONCE for blow in plan), self._orders]
+        await self._allow(limits[0])
+        for blow, limit in zip(plan, limits[1:], strict=True):
             await self._placed(blow.mark)
             self.history.struck.append(blow)
             await asyncio.gather(*(self._strike("kill", part) for part in blow.parts))
+            await self._allow(limit)
             await self._pause(blow.down)
             for part in blow.parts:
                 await self._strike("start", part)
+
+    async def _allow(self, limit: int) -> None:
+        async with self._limit_raised:
+            self._limit = limit
+            self._limit_raised.notify_all()
 
     async def _trouble(self) -> None:
         """A copied refresh token, a changed password, a sign-in with the new one: each is told while things die."""

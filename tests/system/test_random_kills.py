@@ -60,6 +60,8 @@ async def _endured(
     assert not found, f"RESCIND_SEED={SEED} RESCIND_ORDERS={ORDERS}: {len(found)} complaints: {found[:20]}; {plan}"
     assert len(books.orders) == orders
     assert history.struck == plan
+    # Orders comes back after a second or so, and twelve customers do not wait for it.
+    assert history.refusals.total() >= sum("orders" in blow.parts for blow in plan), "nobody noticed that orders died"
     assert {kind for _, kind in history.security} == set(SECURITY)
 
 
