@@ -3,12 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from support.requirements import need
 
 pytest_plugins = ["support.containers", "support.redis_servers", "support.session_fixtures"]
+
+# An example that took long was on a busy machine: no test is about that.
+hypothesis.settings.register_profile("rescind", hypothesis.settings(), deadline=None)  # else as CI or a person has it
+hypothesis.settings.load_profile("rescind")
 
 # `make test` runs three workers, and deals out what takes long first. Tests that start whole systems of processes and
 # break them go one after another on one worker, the browser's on another, with one Chromium; everything else is dealt

@@ -1,5 +1,9 @@
-"""One whole system, and one Chromium, for all tests of the web app; each test has browser contexts of its own."""
+"""One Chromium for all, and one whole system for the web app; each test has browser contexts of its own.
 
+A test of identity's own pages has an identity of its own too.
+"""
+
+import asyncio
 import os
 import shutil
 import subprocess
@@ -11,7 +15,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
 
-from support.browsers import NewWindow, Web, Window, chromium, window
+from support.browsers import Application, NewWindow, Web, Window, chromium, window
+from support.running_identity import RunningIdentity, running_identity
 from support.system import a_stack
 
 NODE = Path(__file__).parent / "node"
@@ -47,6 +52,24 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
+async def identity(tmp_path: Path) -> AsyncIterator[RunningIdentity]:
+    """Identity alone, in this process."""
+    async with running_identity(tmp_path) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def application() -> AsyncIterator[Application]:
+    started = Application()
+    server = await asyncio.start_server(started.serve, "127.0.0.1", 0)
+    started.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    try:
+        yield started
+    finally:
+        server.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
 async def new_window(web: Web, browser: Browser) -> AsyncIterator[NewWindow]:
     """Opens browsers with no past; `options` are Playwright's of a context."""
     opened: list[Window] = []
@@ -58,4 +81,4 @@ async def new_window(web: Web, browser: Browser) -> AsyncIterator[NewWindow]:
 
     yield open_one
     for one in opened:
-        await one.witness.context.close()
+        await one.witness.leave()

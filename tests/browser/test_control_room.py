@@ -75,7 +75,8 @@ async def test_people_without_the_scope_do_not_see_it_and_cannot_ask(new_window:
     await sign_in(mine.page, ALICE)
     await expect(mine.page.get_by_role("banner").get_by_role("link", name="Control room")).to_have_count(0)
     for path in ("/api/control/status", "/api/admin/orders"):
-        assert await mine.page.evaluate("path => fetch(path).then(answer => answer.status)", path) == 403
+        asked = "path => fetch(path).then(async answer => [answer.status, await answer.text()])"
+        assert (await mine.page.evaluate(asked, path))[0] == 403
 
 
 @pytest.mark.requirement(37)

@@ -1,38 +1,28 @@
 """The device page in a real browser, without scripts: from a link to "your device is signed in"."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import httpx2
 import pytest
-from playwright.async_api import Page, async_playwright, expect
+import pytest_asyncio
+from playwright.async_api import Browser, Page, expect
 
 from devstack.flow import OAuthClient, Refused
 from devstack.seeds import DEVICE_CODE
+from support.browsers import PATIENCE
 from support.identity_front import ALICE, PASSWORD
-from support.requirements import CHROMIUM
-from support.running_identity import RunningIdentity, running_identity
+from support.running_identity import RunningIdentity
 
-pytestmark = pytest.mark.browser
-FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
 
-@pytest.fixture
-async def identity(tmp_path: Path) -> AsyncIterator[RunningIdentity]:
-    async with running_identity(tmp_path) as identity:
-        yield identity
-
-
-@pytest.fixture
-async def page(identity: RunningIdentity) -> AsyncIterator[Page]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        context = await browser.new_context(
-            base_url=identity.issuer, java_script_enabled=False, viewport={"width": 390, "height": 844}
-        )
-        context.set_default_timeout(10_000)
+@pytest_asyncio.fixture(loop_scope="session")
+async def page(identity: RunningIdentity, browser: Browser) -> AsyncIterator[Page]:
+    async with await browser.new_context(
+        base_url=identity.issuer, java_script_enabled=False, viewport={"width": 390, "height": 844}
+    ) as context:
+        context.set_default_timeout(PATIENCE)
         yield await context.new_page()
-        await browser.close()
 
 
 async def test_a_person_lets_a_device_in(identity: RunningIdentity, page: Page) -> None:

@@ -64,7 +64,8 @@ async def test_everywhere_takes_the_other_page_and_its_stream_within_a_second(ne
         await expect(alert).to_contain_text("You were signed out: SIGNED_OUT")
     assert [frame["eventName"] for frame in phone.witness.frames][-1] == "end"
     # Going back shows nothing of the person either.
-    assert await phone.page.evaluate("fetch('/api/me').then(answer => answer.status)") == 401
+    asked = "fetch('/api/me').then(async answer => [answer.status, await answer.text()])"
+    assert (await phone.page.evaluate(asked))[0] == 401
     assert await phone.witness.tokens() == []
 
 

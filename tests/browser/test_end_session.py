@@ -1,59 +1,26 @@
 """Signing out at a client's wish, in a real browser: its own rules let the form lead on to the client."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlencode
 
 import httpx2
 import pytest
-from playwright.async_api import Page, async_playwright, expect
+import pytest_asyncio
+from playwright.async_api import Browser, Page, expect
 from sqlalchemy import update
 
 from devstack.flow import OAuthClient
 from identity.door import DEVICE_COOKIE
 from identity.storage import clients
+from support.browsers import PATIENCE, Application
 from support.identity_front import ALICE, PASSWORD
-from support.requirements import CHROMIUM
 from support.running_identity import RunningIdentity, running_identity
 
-pytestmark = pytest.mark.browser
-FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
 
-@dataclass
-class Application:
-    """A client's pages: a server that says the same thing to whoever comes, and where they came."""
-
-    url: str = ""
-    arrived: list[str] = field(default_factory=list)
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One request."""
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        path = head.split(" ")[1]
-        if path != "/favicon.ico":
-            self.arrived.append(self.url + path.removeprefix("/"))
-        body = b"<!doctype html><h1>The application</h1>"
-        kind = b"content-type: text/html\r\nconnection: close\r\n"
-        writer.write(b"HTTP/1.1 200 OK\r\n" + kind + f"content-length: {len(body)}\r\n\r\n".encode() + body)
-        await writer.drain()
-        writer.close()
-
-
-@pytest.fixture
-async def application() -> AsyncIterator[Application]:
-    started = Application()
-    server = await asyncio.start_server(started.serve, "127.0.0.1", 0)
-    started.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-    try:
-        yield started
-    finally:
-        server.close()
-
-
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def identity(tmp_path: Path, application: Application) -> AsyncIterator[RunningIdentity]:
     async with running_identity(tmp_path) as identity:
         addresses = {"post_logout_redirect_uris": [application.url], "redirect_uris": [application.url]}
@@ -62,13 +29,11 @@ async def identity(tmp_path: Path, application: Application) -> AsyncIterator[Ru
         yield identity
 
 
-@pytest.fixture
-async def page(identity: RunningIdentity) -> AsyncIterator[Page]:
+@pytest_asyncio.fixture(loop_scope="session")
+async def page(identity: RunningIdentity, browser: Browser) -> AsyncIterator[Page]:
     """A browser with no past and without scripts, in which alice is signed in."""
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        context = await browser.new_context(base_url=identity.issuer, java_script_enabled=False)
-        context.set_default_timeout(20_000)
+    async with await browser.new_context(base_url=identity.issuer, java_script_enabled=False) as context:
+        context.set_default_timeout(PATIENCE)
         page = await context.new_page()
         await page.goto("/login")
         await page.get_by_label("E-mail").fill(ALICE)
@@ -76,7 +41,6 @@ async def page(identity: RunningIdentity) -> AsyncIterator[Page]:
         await page.get_by_role("button", name="Sign in").click()
         await expect(page.get_by_role("heading", name="Alice")).to_be_visible()
         yield page
-        await browser.close()
 
 
 @pytest.mark.requirement(60)

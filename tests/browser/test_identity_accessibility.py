@@ -6,24 +6,24 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from playwright.async_api import Page, async_playwright, expect
+import pytest_asyncio
+from playwright.async_api import Browser, Page, expect
 from sqlalchemy import insert, literal, select
 
 from devstack.flow import OAuthClient
 from identity.people.storage import user_identities
 from identity.storage import users
 from support.axe import violations
+from support.browsers import PATIENCE
 from support.identity_front import ADMIN, ALICE, LOOPBACK, PASSWORD
-from support.requirements import CHROMIUM
 from support.running_identity import RunningIdentity, running_identity
 from support.signing_in_elsewhere import ACME
 
-pytestmark = [pytest.mark.browser, pytest.mark.node]
-FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+pytestmark = [pytest.mark.browser, pytest.mark.node, pytest.mark.asyncio(loop_scope="session")]
 ADMIN_PAGES = ("users", "clients", "new-client", "keys", "audit")
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def identity(tmp_path: Path) -> AsyncIterator[RunningIdentity]:
     """One that offers another way to sign in, which Alice has connected."""
     async with running_identity(tmp_path, providers=json.dumps([ACME])) as identity:
@@ -37,18 +37,15 @@ async def identity(tmp_path: Path) -> AsyncIterator[RunningIdentity]:
         yield identity
 
 
-@pytest.fixture(params=[("light", 1280), ("dark", 390)], ids=lambda shape: shape[0])
-async def page(identity: RunningIdentity, request: pytest.FixtureRequest) -> AsyncIterator[Page]:
+@pytest_asyncio.fixture(loop_scope="session", params=[("light", 1280), ("dark", 390)], ids=lambda shape: shape[0])
+async def page(identity: RunningIdentity, browser: Browser, request: pytest.FixtureRequest) -> AsyncIterator[Page]:
     """A browser with no past; scripts are on, because axe-core is one."""
     scheme, width = request.param
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        context = await browser.new_context(
-            base_url=identity.issuer, color_scheme=scheme, viewport={"width": width, "height": 844}
-        )
-        context.set_default_timeout(20_000)
+    async with await browser.new_context(
+        base_url=identity.issuer, color_scheme=scheme, viewport={"width": width, "height": 844}
+    ) as context:
+        context.set_default_timeout(PATIENCE)
         yield await context.new_page()
-        await browser.close()
 
 
 async def sign_in(page: Page, email: str, password: str = PASSWORD) -> None:

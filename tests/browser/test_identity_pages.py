@@ -5,37 +5,28 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from playwright.async_api import BrowserContext, Page, async_playwright, expect
+import pytest_asyncio
+from playwright.async_api import Browser, BrowserContext, Page, expect
 
 from devstack.flow import OAuthClient
 from identity.door import DEVICE_COOKIE
 from identity.web import BROWSER_COOKIE, SESSION_COOKIE
+from support.browsers import PATIENCE, Application
 from support.identity_front import ALICE, IDENTITY, ORDERS, PASSWORD
-from support.requirements import CHROMIUM
-from support.running_identity import RunningIdentity, running_identity
+from support.running_identity import RunningIdentity
 
-pytestmark = pytest.mark.browser
-FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
 
-@pytest.fixture
-async def identity(tmp_path: Path) -> AsyncIterator[RunningIdentity]:
-    async with running_identity(tmp_path) as identity:
-        yield identity
-
-
-@pytest.fixture
-async def context(identity: RunningIdentity) -> AsyncIterator[BrowserContext]:
+@pytest_asyncio.fixture(loop_scope="session")
+async def context(identity: RunningIdentity, browser: Browser) -> AsyncIterator[BrowserContext]:
     """A browser with no past, and without scripts: the pages need none."""
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        context = await browser.new_context(base_url=identity.issuer, java_script_enabled=False)
-        context.set_default_timeout(10_000)
+    async with await browser.new_context(base_url=identity.issuer, java_script_enabled=False) as context:
+        context.set_default_timeout(PATIENCE)
         yield context
-        await browser.close()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def page(context: BrowserContext) -> Page:
     return await context.new_page()
 
@@ -44,20 +35,6 @@ async def sign_in(page: Page, password: str = PASSWORD) -> None:
     await page.get_by_label("E-mail").fill(ALICE)
     await page.get_by_label("Password").fill(password)
     await page.get_by_role("button", name="Sign in").click()
-
-
-async def caught(page: Page, client: OAuthClient, **asked: str) -> list[str]:
-    """Opens an authorization request; where the client's callback is called, later, is in the list."""
-    arrived: list[str] = []
-
-    async def answer(route: object) -> None:
-        request = route.request  # type: ignore[attr-defined]
-        arrived.append(request.url)
-        await route.fulfill(status=200, content_type="text/html", body="<h1>The application</h1>")  # type: ignore[attr-defined]
-
-    await page.route("http://127.0.0.1:7777/**", answer)
-    await page.goto(client.start(scope="openid orders:read", resource=[IDENTITY, ORDERS], **asked).url)
-    return arrived
 
 
 async def test_a_person_signs_in_after_a_wrong_password_and_signs_out(page: Page) -> None:
@@ -83,32 +60,36 @@ async def test_a_person_signs_in_after_a_wrong_password_and_signs_out(page: Page
     await expect(page).to_have_title("Sign in · Rescind")
 
 
-async def test_the_browser_follows_from_the_form_to_the_client(page: Page, identity: RunningIdentity) -> None:
+async def test_the_browser_follows_from_the_form_to_the_client(
+    page: Page, identity: RunningIdentity, application: Application
+) -> None:
     async with httpx2.AsyncClient() as http:
-        client = OAuthClient(http, identity.issuer, "mobile", redirect_uri="http://127.0.0.1:7777/callback")
-        arrived = await caught(page, client)
+        client = OAuthClient(http, identity.issuer, "mobile", redirect_uri=application.url + "callback")
+        await page.goto(client.start(scope="openid orders:read", resource=[IDENTITY, ORDERS]).url)
         await expect(page.get_by_text("to continue to Rescind mobile")).to_be_visible()
         await sign_in(page)
         await expect(page.get_by_role("heading", name="The application")).to_be_visible()
-    assert arrived[0].startswith("http://127.0.0.1:7777/callback?code=")
+    assert application.arrived[0].startswith(application.url + "callback?code=")
 
 
-async def test_a_third_party_is_allowed_and_another_time_denied(page: Page, identity: RunningIdentity) -> None:
+async def test_a_third_party_is_allowed_and_another_time_denied(
+    page: Page, identity: RunningIdentity, application: Application
+) -> None:
     async with httpx2.AsyncClient() as http:
         client = OAuthClient(
-            http, identity.issuer, "partner", secret="partner-secret", redirect_uri="http://127.0.0.1:7777/callback"
+            http, identity.issuer, "partner", secret="partner-secret", redirect_uri=application.url + "callback"
         )
-        arrived = await caught(page, client)
+        await page.goto(client.start(scope="openid orders:read", resource=[IDENTITY, ORDERS]).url)
         await sign_in(page)
         await expect(page.get_by_role("heading", name="Allow Partner Analytics?")).to_be_visible()
         await expect(page.get_by_text("See your orders")).to_be_visible()
         await page.get_by_role("button", name="Allow").click()
         await expect(page.get_by_role("heading", name="The application")).to_be_visible()
-        assert "code=" in arrived[-1]
+        assert "code=" in application.arrived[-1]
         await page.goto(client.start(scope="openid").url)
         await page.get_by_role("button", name="Deny").click()
         await expect(page.get_by_role("heading", name="The application")).to_be_visible()
-        assert "error=access_denied" in arrived[-1]
+        assert "error=access_denied" in application.arrived[-1]
 
 
 async def test_a_password_is_changed_by_keyboard(page: Page) -> None:

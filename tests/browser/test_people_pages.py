@@ -8,32 +8,23 @@ import re
 import sys
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from email import message_from_bytes, policy
 from pathlib import Path
 
 import httpx2
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
+import pytest_asyncio
+from playwright.async_api import Browser, BrowserContext, Page, expect
 
 from devstack.flow import OAuthClient
+from support.browsers import PATIENCE, chromium
 from support.eventually import eventually
 from support.identity_front import ADMIN, ALICE, PASSWORD
-from support.requirements import CHROMIUM
 from support.running_identity import RunningIdentity, running_identity
 
-pytestmark = pytest.mark.browser
-FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 SHAPES = {"phone": (390, 844), "desktop": (1280, 900)}
 ADMIN_PAGES = ("users", "clients", "new-client", "keys", "audit")
-
-
-@asynccontextmanager
-async def chromium() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        await browser.close()
 
 
 async def window(browser: Browser, identity: RunningIdentity, shape: str = "desktop", scheme: str = "light") -> Page:
@@ -44,8 +35,15 @@ async def window(browser: Browser, identity: RunningIdentity, shape: str = "desk
         viewport={"width": width, "height": height},
         color_scheme=scheme,  # type: ignore[arg-type]
     )
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(PATIENCE)
     return await context.new_page()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def page(identity: RunningIdentity, browser: Browser) -> AsyncIterator[Page]:
+    opened = await window(browser, identity)
+    yield opened
+    await opened.context.close()
 
 
 async def sign_in(page: Page, email: str) -> None:
@@ -54,12 +52,6 @@ async def sign_in(page: Page, email: str) -> None:
     await page.get_by_label("Password").fill(PASSWORD)
     await page.get_by_role("button", name="Sign in").click()
     await page.wait_for_url("**/account")
-
-
-@pytest.fixture
-async def identity(tmp_path: Path) -> AsyncIterator[RunningIdentity]:
-    async with running_identity(tmp_path) as identity:
-        yield identity
 
 
 def eml(folder: Path) -> list[Path]:
@@ -80,56 +72,52 @@ async def mailed(folder: Path) -> str:
     return found[1]
 
 
-async def test_somebody_signs_up_and_ends_everything(identity: RunningIdentity, tmp_path: Path) -> None:
-    async with chromium() as browser:
-        page = await window(browser, identity, "phone")
-        await page.goto("/login")
-        await page.get_by_role("link", name="Create an account").click()
-        await page.get_by_label("E-mail").fill("carol@example.com")
-        await page.get_by_role("button", name="Send me the link").click()
-        await expect(page.get_by_role("heading", name="Look into your mail")).to_be_visible()
-        await page.goto(await mailed(tmp_path / "mail"))
-        await page.get_by_label("Name").fill("Carol")
-        await page.get_by_label("Password").fill("password123")
-        await page.get_by_role("button", name="Create the account").click()
-        field = page.get_by_label("Password")
-        await expect(field).to_have_attribute("aria-invalid", "true")
-        described = (await field.get_attribute("aria-describedby") or "").split()
-        await expect(page.locator(f"#{described[-1]}")).to_contain_text("first that anybody would try")
-        await field.fill("a-lamp-of-purple-glass")
-        await page.get_by_role("button", name="Create the account").click()
-        await expect(page.get_by_role("heading", name="Carol")).to_be_visible()
-        await page.get_by_role("button", name="End everything").click()
-        await expect(page.get_by_role("heading", name="You are signed out")).to_be_visible()
+async def test_somebody_signs_up_and_ends_everything(page: Page, tmp_path: Path) -> None:
+    width, height = SHAPES["phone"]
+    await page.set_viewport_size({"width": width, "height": height})
+    await page.goto("/login")
+    await page.get_by_role("link", name="Create an account").click()
+    await page.get_by_label("E-mail").fill("carol@example.com")
+    await page.get_by_role("button", name="Send me the link").click()
+    await expect(page.get_by_role("heading", name="Look into your mail")).to_be_visible()
+    await page.goto(await mailed(tmp_path / "mail"))
+    await page.get_by_label("Name").fill("Carol")
+    await page.get_by_label("Password").fill("password123")
+    await page.get_by_role("button", name="Create the account").click()
+    field = page.get_by_label("Password")
+    await expect(field).to_have_attribute("aria-invalid", "true")
+    described = (await field.get_attribute("aria-describedby") or "").split()
+    await expect(page.locator(f"#{described[-1]}")).to_contain_text("first that anybody would try")
+    await field.fill("a-lamp-of-purple-glass")
+    await page.get_by_role("button", name="Create the account").click()
+    await expect(page.get_by_role("heading", name="Carol")).to_be_visible()
+    await page.get_by_role("button", name="End everything").click()
+    await expect(page.get_by_role("heading", name="You are signed out")).to_be_visible()
 
 
-async def test_an_administrator_switches_an_account_off(identity: RunningIdentity) -> None:
-    async with chromium() as browser:
-        page = await window(browser, identity)
-        await sign_in(page, ADMIN)
-        await page.get_by_role("link", name="Administration").click()
-        await page.get_by_role("link", name="Alice").click()
-        await page.get_by_role("button", name="Switch off").click()
-        await expect(page.get_by_role("status")).to_contain_text("switched off")
-        await page.get_by_role("link", name="Audit log").click()
-        await expect(page.get_by_text("ACCOUNT_DISABLED")).to_be_visible()
+async def test_an_administrator_switches_an_account_off(page: Page) -> None:
+    await sign_in(page, ADMIN)
+    await page.get_by_role("link", name="Administration").click()
+    await page.get_by_role("link", name="Alice").click()
+    await page.get_by_role("button", name="Switch off").click()
+    await expect(page.get_by_role("status")).to_contain_text("switched off")
+    await page.get_by_role("link", name="Audit log").click()
+    await expect(page.get_by_text("ACCOUNT_DISABLED")).to_be_visible()
 
 
 @pytest.mark.parametrize("width", [320, 1280])
-async def test_nothing_overflows(identity: RunningIdentity, width: int) -> None:
-    async with chromium() as browser:
-        page = await window(browser, identity)
-        await page.set_viewport_size({"width": width, "height": 800})
-        await sign_in(page, ADMIN)
-        for path in ("/account", "/signup", "/reset", *(f"/admin/{name}" for name in ADMIN_PAGES)):
-            await page.goto(path)
-            box = await page.locator("main").bounding_box()
-            assert box is not None
-            assert box["x"] >= 0, path
-            assert box["x"] + box["width"] <= width, path
-            wide = await page.locator("html").bounding_box()
-            assert wide is not None
-            assert wide["width"] <= width, path
+async def test_nothing_overflows(page: Page, width: int) -> None:
+    await page.set_viewport_size({"width": width, "height": 800})
+    await sign_in(page, ADMIN)
+    for path in ("/account", "/signup", "/reset", *(f"/admin/{name}" for name in ADMIN_PAGES)):
+        await page.goto(path)
+        box = await page.locator("main").bounding_box()
+        assert box is not None
+        assert box["x"] >= 0, path
+        assert box["x"] + box["width"] <= width, path
+        wide = await page.locator("html").bounding_box()
+        assert wide is not None
+        assert wide["width"] <= width, path
 
 
 async def take(folder: Path) -> None:

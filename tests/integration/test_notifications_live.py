@@ -322,7 +322,7 @@ _names = itertools.count()
     reconnects=st.lists(st.integers(1, 5), max_size=4),
     start=st.integers(0, 3),
 )
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_resuming_from_anywhere_while_others_write_loses_and_repeats_nothing(
     tmp_path: Path, sizes: list[int], reconnects: list[int], start: int
 ) -> None:

@@ -144,7 +144,6 @@ def statuses(operation: Any, senders: tuple[Headers, ...], examples: int) -> set
     @settings(
         max_examples=examples,
         database=None,
-        deadline=None,
         phases=[Phase.explicit, Phase.generate],
         suppress_health_check=list(HealthCheck),
     )

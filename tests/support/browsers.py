@@ -6,6 +6,7 @@ have none; but identity has stored the hash of every one that it ever issued, so
 looked up there. Nothing can hide behind a pattern that was chosen badly.
 """
 
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -23,12 +24,12 @@ from devstack.seeds import PASSWORD
 from devstack.stack import Stack
 from session.domain import key_of
 from session.rest.protection import SESSION_COOKIE
-from support.requirements import CHROMIUM
+from support.requirements import chromium_path
 
 FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 PATIENCE = 15_000  # milliseconds, on a machine with much else to do
 # {" in base64url is how every JWT and JWE begins; without its dots, what is random has it by chance now and then.
-_JWS = re.compile(r"eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*\.")
+JWS = re.compile(r"eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*\.")
 _OPAQUE = re.compile(r"[A-Za-z0-9_-]{20,}")
 _STORAGE = """async () => JSON.stringify({
   local: {...localStorage}, session: {...sessionStorage}, cookie: document.cookie,
@@ -45,9 +46,10 @@ class Witness:
     identity_database: Path
     seen: list[tuple[str, str]] = field(default_factory=list)
     frames: list[dict[str, Any]] = field(default_factory=list)  # of the live stream
+    _reading: list[asyncio.Task[None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.context.on("response", self._keep)
+        self.context.on("response", self._read)
 
     async def watch(self, page: Page) -> None:
         """Sees the frames of this page's live streams, which are no responses to the context."""
@@ -57,13 +59,24 @@ class Witness:
 
     async def tokens(self) -> list[str]:
         """Where a token was seen; best empty. The token itself is not in the answer."""
+        async with asyncio.timeout(PATIENCE / 1000):
+            await asyncio.gather(*self._reading)
         seen = [*self.seen, *((f"frame {frame['eventName']}", str(frame)) for frame in self.frames)]
         seen += [(f"cookie {cookie['name']}", str(cookie)) for cookie in await self.context.cookies()]
         for page in self.context.pages:
             seen.append((f"storage and page of {page.url}", await page.evaluate(_STORAGE)))
         issued = self._refresh_hashes()
         assert issued, "identity has issued no refresh token: this scan would find nothing"
-        return [where for where, text in seen if _JWS.search(text) or not issued.isdisjoint(hashes_in(text))]
+        return [where for where, text in seen if JWS.search(text) or not issued.isdisjoint(hashes_in(text))]
+
+    async def leave(self) -> None:
+        """Closes the browser; what it was still told is nobody's business."""
+        self.context.remove_listener("response", self._read)
+        await self.context.close()
+        await asyncio.gather(*self._reading, return_exceptions=True)
+
+    def _read(self, response: Response) -> None:
+        self._reading.append(asyncio.create_task(self._keep(response)))
 
     async def _keep(self, response: Response) -> None:
         where = f"{response.request.method} {response.url.partition('?')[0]}"
@@ -123,6 +136,26 @@ class Web:
             await redis.hset(at, "record", json.dumps(record))
 
 
+@dataclass
+class Application:
+    """A client's pages: a server that says the same thing to whoever comes, and where they came."""
+
+    url: str = ""
+    arrived: list[str] = field(default_factory=list)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One request."""
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        path = head.split(" ")[1]
+        if path != "/favicon.ico":
+            self.arrived.append(self.url + path.removeprefix("/"))
+        body = b"<!doctype html><h1>The application</h1>"
+        kind = b"content-type: text/html\r\nconnection: close\r\n"
+        writer.write(b"HTTP/1.1 200 OK\r\n" + kind + f"content-length: {len(body)}\r\n\r\n".encode() + body)
+        await writer.drain()
+        writer.close()
+
+
 NewWindow = Callable[..., Awaitable[Window]]  # with Playwright's options of a context
 
 
@@ -130,7 +163,7 @@ NewWindow = Callable[..., Awaitable[Window]]  # with Playwright's options of a c
 async def chromium() -> AsyncIterator[Browser]:
     """The system's Chromium."""
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = await playwright.chromium.launch(executable_path=chromium_path(), args=FLAGS)
         try:
             yield browser
         finally:

@@ -301,7 +301,7 @@ happenings = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.lists(happenings, min_size=5, max_size=25))
 def test_every_event_is_visible_exactly_once(history: list[tuple[Any, ...]]) -> None:
     play(history)

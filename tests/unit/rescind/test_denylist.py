@@ -173,7 +173,7 @@ class AgainstTheModel(RuleBasedStateMachine):
 
 
 TestAgainstTheModel = AgainstTheModel.TestCase
-TestAgainstTheModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestAgainstTheModel.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 @given(st.permutations([Entry("subject", "usr_a", gen, soft) for gen, soft in ((2, False), (3, True), (5, True))]))

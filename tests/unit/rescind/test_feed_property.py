@@ -220,6 +220,4 @@ class Switch:
 
 
 TestChannel = Channel.TestCase
-TestChannel.settings = settings(
-    max_examples=80, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+TestChannel.settings = settings(max_examples=80, stateful_step_count=40, suppress_health_check=[HealthCheck.too_slow])
