@@ -183,14 +183,14 @@ async def test_who_signed_in_again_meanwhile_stays_signed_in_and_the_old_grant_e
     assert (await mine.post("/auth/logout")).json()["fields"] == {"identity": "TOLD_LATER"}
     cut_off.stop()
     # Identity is back; before the rest is due, the browser goes by its login session there, without a password.
-    await world.redis.zadd("session:pending", {old.session.key: world.now() + 600_000})
+    await world.redis.zadd("session:pending", {old.session.key: world.now() + 600_000}, xx=True)  # may be under way
     world.wire.reset()
     mine.replica = world.origin
     started = await mine.navigate("/auth/login")
     arrived = await mine.identity.walk(await mine.identity.get(started.headers["location"]))
     assert isinstance(arrived, str)
     await mine.arrive(arrived)
-    await world.redis.zadd("session:pending", {old.session.key: world.now()})
+    await world.redis.zadd("session:pending", {old.session.key: world.now()}, xx=True)
     await eventually(lambda: _nothing_pending(world), within=10)
     assert not await _lives(world, old.session.gid)
     assert (await mine.get("/api/me")).status_code == 200
