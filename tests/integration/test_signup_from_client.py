@@ -1,13 +1,14 @@
-"""An account made on the way to a client: who goes on to it, who is told where to go, and what is not gone on with."""
+"""An account made, or a password reset, on the way to a client: who goes on to it, and what is not gone on with."""
 
 from collections.abc import AsyncIterator
+from itertools import product
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import pytest
 
 from devstack.flow import Browser
-from support.identity_front import ORDERS, Front, identity_front
+from support.identity_front import ALICE, ORDERS, Front, identity_front
 from support.mailbox import Mailbox, link_in
 from support.signing_up import GOOD, NEW, asked, finished
 
@@ -52,6 +53,35 @@ async def test_a_third_party_is_still_consented_to(front: Front) -> None:
     assert "Calendar" in page.text
 
 
+@pytest.mark.parametrize("path", ["/reset", "/signup"])
+async def test_who_has_an_account_chooses_a_new_password_and_goes_on_with_a_code(front: Front, path: str) -> None:
+    browser, mobile = front.browser(), front.client("mobile")
+    started = mobile.start(scope="orders:read", resource=ORDERS)
+    page = await browser.open(started.url)
+    flow = page.form("/login").fields["flow"]
+    assert f'href="{path}?flow={quote(flow)}"' in (await browser.get(page.url)).text
+    page = await asked(front, f"{path}?flow={quote(flow)}", ALICE, browser)
+    assert "Open the link in this browser, and you go on to Rescind mobile." in page.text
+    (mail,) = await Mailbox().empty(front.parts)
+    page = await finished(front, link_in(mail), browser, password=GOOD)
+    assert "to continue to Rescind mobile" in page.text
+    assert "Your password has been changed" in page.text
+    answer = await browser.submit(page, "/login", email=ALICE, password=GOOD)
+    assert isinstance(answer, str)
+    assert (await mobile.redeem(started, mobile.code_from(started, answer))).scope == "orders:read"
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["in another browser", "too late"])
+async def test_elsewhere_or_too_late_the_password_is_reset_and_nothing_waits(front: Front, late: bool) -> None:
+    browser = front.browser()
+    link = await sent_from(front, "mobile", browser, ALICE)
+    if late:
+        front.clock.forward(1_801)
+    page = await finished(front, link, browser if late else front.browser(), password=GOOD)
+    assert urlsplit(page.url).query == "notice=password-reset"
+    assert "flow" not in page.form("/login").fields
+
+
 @pytest.mark.parametrize("late", [False, True], ids=["in another browser", "too late"])
 async def test_elsewhere_or_too_late_the_account_is_made_and_the_page_says_where_to_go_on(
     front: Front, late: bool
@@ -66,11 +96,11 @@ async def test_elsewhere_or_too_late_the_account_is_made_and_the_page_says_where
 
 
 async def test_nothing_is_gone_on_with_that_did_not_begin_here(front: Front) -> None:
-    for forged in ("https://evil.example/", "e30.e30", "W10.x"):
-        response = await front.browser().get(f"/signup?flow={quote(forged)}")
+    for path, forged in product(("/signup", "/reset"), ("https://evil.example/", "e30.e30", "W10.x")):
+        response = await front.browser().get(f"{path}?flow={quote(forged)}")
         assert (response.status_code, "FLOW_EXPIRED" in response.text) == (400, True)
         browser = front.browser()
-        form = (await browser.open("/signup")).form("/signup").fields
-        response = await browser.post("/signup", {**form, "email": NEW, "flow": forged})
+        form = (await browser.open(path)).form(path).fields
+        response = await browser.post(path, {**form, "email": NEW, "flow": forged})
         assert (response.status_code, "FLOW_EXPIRED" in response.text) == (400, True)
     assert await Mailbox().empty(front.parts) == []

@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -56,18 +56,22 @@ class Wire(httpx2.AsyncBaseTransport):
         self._inner = httpx2.AsyncHTTPTransport()
         self.forms: list[dict[str, str]] = []
         self.cut = False
+        self.cut_refreshes = False  # they alone are cut
         self.answer: Answer | None = None
 
     def reset(self) -> None:
         """Mends it."""
         self.forms.clear()
-        self.cut, self.answer = False, None
+        self.cut, self.cut_refreshes, self.answer = False, False, None
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         if self.cut:
             raise httpx2.ConnectError("cut", request=request)
         if request.url.path == "/token":
-            self.forms.append(dict(parse_qsl(request.content.decode())))
+            form = dict(parse_qsl(request.content.decode()))
+            if self.cut_refreshes and form["grant_type"] == "refresh_token":
+                raise httpx2.ConnectError("cut", request=request)
+            self.forms.append(form)
             if self.answer is not None:
                 answer = await self._inner.handle_async_request(request)
                 await answer.aread()
@@ -123,10 +127,14 @@ class World:
         query = select(users.c.id).where(users.c.email == email)
         return str(self.parts.database.run_sync(lambda tx: tx.execute(query).scalar_one()))
 
-    async def another(self, **changes: Any) -> tuple[Service, str]:
-        """Another replica, and where it listens; it runs as long as this world."""
+    async def another(self, *, finishes: bool = True, **changes: Any) -> tuple[Service, str]:
+        """Another replica, and where it listens; it runs as long as this world.
+
+        `finishes`: whether it also finishes the sign-outs that are pending.
+        """
         values = self.settings.model_dump() | {"http_port": 0} | changes
-        service = build_session(Settings(**values), hands=self.hands)
+        hands = self.hands if finishes else replace(self.hands, finish_every=3600)
+        service = build_session(Settings(**values), hands=hands)
         ports = await self.stack.enter_async_context(running(service))
         return service, f"http://127.0.0.1:{ports.http}"
 

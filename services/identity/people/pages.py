@@ -3,8 +3,7 @@
 Asking for mail is answered alike whatever the address; following a link shows a form, and the form spends it.
 """
 
-from collections.abc import Awaitable, Callable
-from functools import partial
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -22,6 +21,7 @@ from servicekit.errors import ServiceError
 from servicekit.throttle import TooMany
 from servicekit.visitor import counted_as
 
+_Ask = Callable[[str, Mapping[str, str]], Awaitable[None]]  # an address, and what waits (`noted`)
 # What a form may get wrong, and the field that it is said beside.
 _FIELDS = {"ADDRESS_NOT_VALID": "email_fault", "NAME_NOT_VALID": "name_fault"}
 
@@ -32,27 +32,19 @@ def router(web: Web, people: People) -> APIRouter:
 
     @pages.get("/signup")
     async def show_signup(request: Request) -> Response:
-        people.require_mail()
-        waits = await waiting(web, request.query_params.get("flow"))
-        return await shown(request, "signup.html", "signup", **_from(waits))
+        return await to_ask(request, "signup.html", "signup")
 
     @pages.post("/signup")
     async def sign_up(request: Request) -> Response:
-        form = await from_here(request, "signup")
-        waits = await waiting(web, form.get("flow"))
-        about = noted(waits, request.cookies[BROWSER_COOKIE])
-        ask = partial(people.ask_to_sign_up, about=about)
-        return await asked(request, form, "signup.html", "signup", ask, waits)
+        return await asked(request, "signup.html", "signup", people.ask_to_sign_up)
 
     @pages.get("/reset")
     async def show_reset(request: Request) -> Response:
-        people.require_mail()
-        return await shown(request, "reset.html", "reset")
+        return await to_ask(request, "reset.html", "reset")
 
     @pages.post("/reset")
     async def reset(request: Request) -> Response:
-        form = await from_here(request, "reset")
-        return await asked(request, form, "reset.html", "reset", people.ask_to_reset)
+        return await asked(request, "reset.html", "reset", people.ask_to_reset)
 
     @pages.get("/signup/finish")
     async def show_signup_finish(request: Request) -> Response:
@@ -86,11 +78,12 @@ def router(web: Web, people: People) -> APIRouter:
     async def finish_reset(request: Request) -> Response:
         form = await from_here(request, "reset/finish")
         link, password = form.get("link") or "", form.get("password") or ""
+        waits = await resumed(web, request, (await people.linked(link, "reset")).about)
         try:
             await people.finish_reset(link, password)
         except PasswordRefused as error:
             return await faulted(request, error, "reset_finish.html", "reset", link)
-        return see_other("/login?notice=password-reset")
+        return see_other(_to_login(waits, notice="password-reset"))
 
     @pages.get("/verify")
     async def show_verify(request: Request) -> Response:
@@ -117,19 +110,18 @@ def router(web: Web, people: People) -> APIRouter:
         set_cookie(page, BROWSER_COOKIE, browser)
         return page
 
-    async def asked(
-        request: Request,
-        form: Parameters,
-        template: str,
-        does: str,
-        ask: Callable[[str], Awaitable[None]],
-        waits: Waiting | None = None,
-    ) -> Response:
+    async def to_ask(request: Request, template: str, does: str) -> Response:
+        people.require_mail()
+        return await shown(request, template, does, **_from(await waiting(web, request.query_params.get("flow"))))
+
+    async def asked(request: Request, template: str, does: str, ask: _Ask) -> Response:
+        form = await from_here(request, does)
+        waits = await waiting(web, form.get("flow"))
         people.require_mail()
         email = (form.get("email") or "")[:254]
         try:
             await web.door.mail(email, counted_as(web.visitor(request)))
-            await ask(email)
+            await ask(email, noted(waits, request.cookies[BROWSER_COOKIE]))
         except TooMany as error:
             page = await shown(request, template, does, 429, email=email, fault=error.detail, **_from(waits))
             page.headers["retry-after"] = str(round(error.retry_after or 1))
@@ -142,8 +134,7 @@ def router(web: Web, people: People) -> APIRouter:
         text = "If it is one that mail reaches, a mail with a link is on its way. Look into your mail, and at spam too."
         if waits is not None and waits.client is not None:
             text += f" Open the link in this browser, and you go on to {waits.client.name}."
-        back = "/login" if waits is None else "/login?" + urlencode({"flow": waits.packed})
-        return web.views.message("Look into your mail", text, link=back, link_text="Back to signing in")
+        return web.views.message("Look into your mail", text, link=_to_login(waits), link_text="Back to signing in")
 
     async def followed(request: Request, template: str, purpose: Purpose, **more: Any) -> Response:
         link = request.query_params.get("link") or ""
@@ -177,7 +168,13 @@ def router(web: Web, people: People) -> APIRouter:
     return pages
 
 
+def _to_login(waits: Waiting | None, **query: str) -> str:
+    """Where somebody signs in, and goes on with what waits."""
+    flow = {} if waits is None else {"flow": waits.packed}
+    return "/login?" + urlencode(flow | query) if flow | query else "/login"
+
+
 def _from(waits: Waiting | None) -> dict[str, Any]:
-    """What the form of a sign-up carries on, and whom it is for."""
+    """What a form that asks for mail carries on, and whom it is for."""
     client = None if waits is None else waits.client
     return {"flow": "" if waits is None else waits.packed, "client_name": "" if client is None else client.name}

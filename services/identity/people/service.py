@@ -110,14 +110,20 @@ class People:
 
         await self._mail(work)
 
-    async def ask_to_reset(self, email: str) -> None:
+    async def ask_to_reset(self, email: str, about: Mapping[str, str] = MappingProxyType({})) -> None:
         """Mails a link with which a password is chosen anew, or says in the mail that there is no account.
+
+        `about`: what waits until the person has signed in with it.
 
         Raises:
             ServiceError: ADDRESS_NOT_VALID.
         """
         address = checked_address(email)
-        await self._mail(lambda tx: self._letter(tx, address, known=("reset", "reset"), unknown=("nobody", "signup")))
+
+        def work(tx: Connection) -> None:
+            self._letter(tx, address, known=("reset", "reset"), unknown=("nobody", "signup"), about=about)
+
+        await self._mail(work)
 
     async def ask_to_verify(self, user_id: str) -> None:
         """Mails a link that proves the address of an account."""
@@ -222,7 +228,7 @@ class People:
         address: str,
         known: tuple[str, Purpose],
         unknown: tuple[str, Purpose],
-        about: Mapping[str, str] = MappingProxyType({}),
+        about: Mapping[str, str],
     ) -> None:
         columns = (users.c.id, users.c.hard_gen, users.c.disabled_at)
         row = tx.execute(select(*columns).where(users.c.email == address)).one_or_none()
