@@ -3,8 +3,9 @@
 **Why it is fast.** A token, session or grant that was revoked is one key in the dict of its kind; a subject or client
 is one generation in another. A lookup is a handful of dict probes, whatever the number of entries. A dict that outgrew
 the processor's caches answers several times slower than a small one: kinds are apart so that a million entries of one
-kind slow one probe and not three. The keys of a token are computed once, when it is first verified, and kept with it;
-and a token that matched nothing is not looked up again before something is added (`version`).
+kind slow one probe and not three. The keys of a token are computed once, when it is first verified, and kept with it.
+A token that matched nothing is not looked up again before something is added, and then only among the newest entries,
+which are few, however many are held: the others were there when nothing matched (`version`).
 
 **Why it cannot grow without bound.** Every entry has a position in the log, and identity names the *floor* in every
 heartbeat: the oldest position that can still match a living token. A token lives fifteen minutes, so an entry is
@@ -36,11 +37,12 @@ _MARKED: tuple[EntryKind, ...] = ("token", "session", "grant")  # in this order 
 _SEGMENT = 1024  # keys per segment of the order: large enough to be cheap, small enough to be freed soon
 _SHRINK = 8  # the dict is made anew when it holds less than this part of what it once held
 _MAX_SHARED = 1024  # different causes that are kept once
+_NEWEST = 1024  # entries: to be asked of them alone, a token must have been asked about since the first of them came
 
-_versions = count(1)
+_origins = count(1 << 48, 1 << 48)  # of the versions of each denylist: no two have one in common
 
-# Where what an entry matches is found: a digest for tokens, sessions and grants, else the kind and the id.
-Place = int | tuple[EntryKind, str]
+# Where what an entry matches is found: the digest of its kind and id.
+Place = int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,39 +56,37 @@ class TokenKeys:
     gen: int | None
     client_id: str
     cgen: int
-    prior_clients: tuple[tuple[str, int], ...] = ()  # of an exchanged token: any of them taken back refuses it
-
-    @property
-    def places(self) -> tuple[Place, ...]:
-        """Every place at which an entry that matches this token may stand (`place_of`)."""
-        marks = (*self.tokens, self.session, self.grant)
-        clients = (self.client_id, *(client_id for client_id, _ in self.prior_clients))
-        return (
-            *(mark for mark in marks if mark is not None),
-            ("subject", self.subject),
-            *(("client", client_id) for client_id in clients),
-        )
+    prior_clients: tuple[tuple[str, int], ...]  # of an exchanged token: any of them taken back refuses it
+    places: tuple[Place, ...]  # every place at which an entry that matches this token may stand (`place_of`)
 
 
 def place_of(entry: Entry) -> Place:
     """The place of an entry: it can match those tokens, and no others, that have it among theirs."""
-    if entry.kind in ("subject", "client"):
-        return entry.kind, entry.id
     return _key(entry.kind, entry.id)
 
 
 def keys_of(principal: Principal) -> TokenKeys:
     """The keys under which `principal`'s token may be refused."""
     ids = (principal.jti, principal.ojti, *(prior.ojti for prior in principal.prior_actors))
+    tokens = tuple(_key("token", id_) for id_ in ids if id_ is not None)
+    session = None if principal.sid is None else _key("session", principal.sid)
+    grant = None if principal.gid is None else _key("grant", principal.gid)
+    prior_clients = tuple((prior.client_id, prior.cgen) for prior in principal.prior_actors)
+    clients = (principal.client_id, *(client_id for client_id, _ in prior_clients))
     return TokenKeys(
-        tokens=tuple(_key("token", id_) for id_ in ids if id_ is not None),
-        session=None if principal.sid is None else _key("session", principal.sid),
-        grant=None if principal.gid is None else _key("grant", principal.gid),
+        tokens=tokens,
+        session=session,
+        grant=grant,
         subject=principal.subject,
         gen=principal.gen,
         client_id=principal.client_id,
         cgen=principal.cgen,
-        prior_clients=tuple((prior.client_id, prior.cgen) for prior in principal.prior_actors),
+        prior_clients=prior_clients,
+        places=(
+            *(mark for mark in (*tokens, session, grant) if mark is not None),
+            _key("subject", principal.subject),
+            *(_key("client", client_id) for client_id in clients),
+        ),
     )
 
 
@@ -114,12 +114,14 @@ class _Generation:
 class Denylist:
     """What is refused. Not thread-safe: one event loop owns it.
 
-    `version` is another number after every `add`, and never one that any denylist of this process had before: whoever
-    found no match in a version finds none until it changes.
+    `version` rises with every `add`, and is never one that another denylist of this process has: whoever found no match
+    in a version finds none until it changes, and may name it then (`match`).
     """
 
     def __init__(self) -> None:
-        self.version = next(_versions)
+        self.version = next(_origins)
+        self._newest: set[Place] = set()  # what was added after version `_newest_after`
+        self._newest_after = self.version
         self._marks: dict[EntryKind, dict[int, str]] = {kind: {} for kind in _MARKED}  # causes
         self._order: deque[_Segment] = deque()
         self._most = dict.fromkeys(_MARKED, 0)  # marks at once, since the dict was last made smaller
@@ -140,13 +142,18 @@ class Denylist:
 
     def add(self, pos: int, entry: Entry, cause: str) -> None:
         """Refuses, from now on, what `entry` matches. Adding it again changes nothing."""
-        self.version = next(_versions)
+        if len(self._newest) >= _NEWEST:
+            self._newest.clear()
+            self._newest_after = self.version
+        place = place_of(entry)
+        self._newest.add(place)
+        self.version += 1
         if entry.kind == "subject":
             self._raise(self._subjects, pos, entry, cause)
         elif entry.kind == "client":
             self._raise(self._clients, pos, entry, cause)
         else:
-            self._mark(pos, entry, cause)
+            self._mark(pos, entry, place, cause)
 
     def drop_below(self, floor: int) -> bool:
         """Forgets what came at positions below `floor`: it can match no living token. True if there was anything."""
@@ -176,8 +183,10 @@ class Denylist:
                 del generations[id_]
         return len(self) < held
 
-    def match(self, keys: TokenKeys) -> RevokedToken | None:
-        """The refusal if any entry matches, else None."""
+    def match(self, keys: TokenKeys, clean_at: int = 0) -> RevokedToken | None:
+        """The refusal if any entry matches, else None. `clean_at`: a version in which none did; 0 if not known."""
+        if self._newest_after <= clean_at <= self.version and self._newest.isdisjoint(keys.places):
+            return None
         tokens, sessions, grants = self._marks.values()
         for token in keys.tokens:
             if token in tokens:
@@ -210,8 +219,8 @@ class Denylist:
             return id_ in self._clients
         return kind != "key" and _key(kind, id_) in self._marks[kind]
 
-    def _mark(self, pos: int, entry: Entry, cause: str) -> None:
-        key, marks = _key(entry.kind, entry.id), self._marks[entry.kind]
+    def _mark(self, pos: int, entry: Entry, key: int, cause: str) -> None:
+        marks = self._marks[entry.kind]
         if key in marks:
             self._again[key] = self._again.get(key, 0) + 1
         else:

@@ -182,7 +182,7 @@ class Verifier:
             raise ExpiredToken("expired")
         denylist = knowledge.denylist
         if verified.clean_at != denylist.version:  # as long as nothing was added, nothing new can match
-            refusal = denylist.match(verified.keys)
+            refusal = denylist.match(verified.keys, verified.clean_at)
             if refusal is not None:
                 raise refusal
             verified.clean_at = denylist.version

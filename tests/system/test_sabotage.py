@@ -63,7 +63,7 @@ SABOTAGES = (
         "the denylist matches nothing",
         "libs/rescind/denylist.py",
         "    def match(self, ",
-        "    def match(self, keys):\n        return None\n\n    def _unused(self, ",
+        "    def match(self, keys, clean_at=0):\n        return None\n\n    def _unused(self, ",
         (f"{DENYLIST}::test_a_refusal_tells_what_was_revoked_and_why",),
     ),
     Sabotage(

@@ -5,7 +5,9 @@ import sys
 import tracemalloc
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -108,11 +110,14 @@ class Naive:
 
 
 class AgainstTheModel(RuleBasedStateMachine):
-    """Entries come in order, out of order and again; the floor rises; and any token may be asked about."""
+    """Entries come in order, out of order and again; the floor rises; any token may be asked about, and again."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.few = patch("rescind.denylist._NEWEST", 3)  # are new, so that many are not
+        self.few.start()
         self.denylist = Denylist()
+        self.clean_at: dict[Bearer, int] = {}
         self.model = Naive()
         self.floor = 1
         self.head = 0
@@ -144,13 +149,20 @@ class AgainstTheModel(RuleBasedStateMachine):
 
     @rule(bearer=PEOPLE | SERVICES)
     def ask(self, bearer: Bearer) -> None:
-        refusal = self.denylist.match(bearer.keys)
+        refusal = self.denylist.match(bearer.keys, self.clean_at.get(bearer, 0))
+        if refusal is None:
+            self.clean_at[bearer] = self.denylist.version
         if self.model.refuses(bearer, self.floor):
             assert refusal is not None
             if self.floor == 1:
                 assert (refusal.reason == "TOKEN_STALE") is self.model.stale(bearer)
         elif refusal is not None:
             assert self.model.refuses(bearer)  # what is below the floor may outlive it a little, and nothing else
+
+    @precondition(lambda self: self.clean_at)
+    @rule(data=st.data())
+    def ask_again(self, data: st.DataObject) -> None:
+        self.ask(data.draw(st.sampled_from(list(self.clean_at))))
 
     @invariant()
     def all_that_lives_is_held(self) -> None:
@@ -165,6 +177,7 @@ class AgainstTheModel(RuleBasedStateMachine):
         assert all(count >= 0 for count in counts.values())
 
     def teardown(self) -> None:
+        self.few.stop()
         self.denylist.drop_below(self.head + 100)
         assert len(self.denylist) == 0
         assert self.denylist.counts() == dict.fromkeys(ENTRY_KINDS, 0)
@@ -235,6 +248,47 @@ def test_ids_of_one_kind_are_not_ids_of_another() -> None:
     denylist = Denylist()
     denylist.add(1, Entry("token", "same"), "TEST")
     assert denylist.match(Bearer("j", "same", "same", "usr_same", 1, "same", 1).keys) is None
+
+
+@pytest.mark.parametrize(
+    "entry", [Entry("session", "s"), Entry("subject", "usr_a", gen=2), Entry("client", "c", gen=2)]
+)
+@pytest.mark.parametrize("before", [0, 1, 1023, 1024, 1025, 5000])
+def test_who_was_clean_is_refused_for_what_came_since_however_much_came_before_and_behind(
+    entry: Entry, before: int
+) -> None:
+    denylist, keys = Denylist(), Bearer("j", "s", "g", "usr_a", 1, "c", 1).keys
+    for pos in range(1, before + 1):
+        denylist.add(pos, Entry("token", str(pos)), "TEST")
+        assert denylist.match(keys, denylist.version - 1) is None
+    clean_at = denylist.version
+    denylist.add(before + 1, entry, "TEST")
+    for pos in range(before + 2, before + 3000):
+        assert denylist.match(keys, clean_at) is not None
+        denylist.add(pos, Entry("token", str(pos)), "TEST")
+
+
+def test_who_was_clean_is_not_looked_up_among_what_was_held_then() -> None:
+    denylist, keys = _filled(5000), Bearer("j", "s", "g", "usr_a", 1, "c", 1).keys
+    clean_at = denylist.version
+    denylist.add(5001, Entry("token", "new"), "TEST")
+    denylist._marks.clear()  # nothing can be looked up any more
+    assert denylist.match(keys, clean_at) is None
+    with pytest.raises(ValueError, match="unpack"):
+        denylist.match(keys, clean_at - 2000)
+
+
+def test_what_was_clean_in_one_denylist_is_not_so_in_another() -> None:
+    one, other = Denylist(), Denylist()
+    keys = Bearer("j", "s", "g", "usr_a", 1, "c", 1).keys
+    for pos in range(1, 100):
+        clean = one.version, other.version
+        entries = Entry("session", "s"), Entry("token", str(pos))
+        for denylist, entry in zip((one, other) if pos % 2 else (other, one), entries, strict=True):
+            denylist.add(pos, entry, "TEST")
+        for denylist, clean_at in zip((one, other), reversed(clean), strict=True):
+            if pos > 1:
+                assert denylist.match(keys, clean_at) is not None
 
 
 def _filled(entries: int) -> Denylist:
