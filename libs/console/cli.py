@@ -136,7 +136,7 @@ def inspect(
         at.out.print("[green]✓[/green] It is good right now.")
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})  # a jti or kid may begin with a dash
 def revoke(
     context: typer.Context,
     kind: Kind,

@@ -230,6 +230,9 @@ async def test_what_is_no_target_is_refused_in_words(office: Terminal) -> None:
     assert (said.code, "BAD_TARGET" in said.text) == (1, True)
     said = await office.type("revoke", "session", "x", "--soft")
     assert (said.code, "SOFT_NOT_POSSIBLE" in said.text) == (1, True)
+    for begins_with_a_dash in ("-o6ipiGhh_OdmgKT", "--6ipiGhh_OdmgKT"):
+        assert "nothing to take back" in await office.done("revoke", "grant", begins_with_a_dash, "--cause", "TESTED")
+    assert (await office.type("revoke", "token", "x", "--sofft")).code == 2
 
 
 async def test_the_log_is_watched_live(office: Terminal, stack: Stack) -> None:
