@@ -1,10 +1,16 @@
 # One image per service: docker build --build-arg SERVICE=orders .
 # Installs only that service's pinned dependencies and copies only that service's code.
-FROM python:3.13-slim AS build
-ARG SERVICE
+FROM python:3.13-slim AS base
 RUN python -m venv /opt/venv
+# What every service needs, made once for all of them. A file `pip` given as a build secret is used as pip's
+# configuration: for whoever sits behind a package mirror.
+COPY locks/base.lock /tmp/base.lock
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    /opt/venv/bin/python -m pip install --no-cache-dir --disable-pip-version-check --require-hashes -r /tmp/base.lock
+
+FROM base AS build
+ARG SERVICE
 COPY locks/${SERVICE}.lock /tmp/service.lock
-# A file `pip` given as a build secret is used as pip's configuration: for whoever sits behind a package mirror.
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     /opt/venv/bin/python -m pip install --no-cache-dir --disable-pip-version-check --require-hashes -r /tmp/service.lock
 

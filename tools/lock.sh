@@ -7,6 +7,7 @@ compile() { uv pip compile --quiet --universal --python-version 3.11 --generate-
   --no-emit-index-url --no-annotate --no-header pyproject.toml "$@"; }
 compile --extra identity --extra session --extra orders --extra notifications --extra cli --extra devstack --extra dev \
   -o locks/dev.lock
+compile -c locks/dev.lock -o locks/base.lock
 for service in identity session orders notifications; do
   compile --extra "$service" -c locks/dev.lock -o "locks/$service.lock"
 done

@@ -13,12 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from contracts.orders.v1.events_pb2 import OrderPlaced
 from notifications import storage
 from notifications.channels.live import Live, LiveMetrics
-from notifications.channels.pubsub import NoWakeUps
+from notifications.channels.pubsub import CHANNEL, NoWakeUps
 from notifications.domain import Kind, Notification, Person, Told, notification_id
 from notifications.service import Notifications
 from rescind.messages import Entry
@@ -146,12 +147,19 @@ async def test_a_push_reaches_the_stream_on_whichever_replica_it_hangs(system: N
     async with system.replica(sweep=3600) as one, system.replica(sweep=3600) as two, system.producer() as orders:
         async with _opened(wire, one, system.token()) as first, _opened(wire, two, system.token()) as second:
             await asyncio.gather(_take(first, 1), _take(second, 1))
+            await eventually(lambda: _heard_by(system, 2), within=WITHIN)
             for number in range(1, 21):
                 await orders.tell(*_placed(number))
                 heard = [await _take(events, 1) for events in (first, second)]
                 assert heard == [[("notification", number, f"ord_{number}")]] * 2
         assert sum(each.metric("eventlog_handled_total", stream="orders.events", group="notifications",
                                outcome="handled") for each in (one, two)) == 20  # fmt: skip
+
+
+async def _heard_by(system: NotificationsSystem, replicas: int) -> bool:
+    async with Redis.from_url(system.redis_url) as redis:
+        (told,) = await redis.pubsub_numsub(CHANNEL)
+    return told == (CHANNEL.encode(), replicas)
 
 
 async def test_without_pubsub_a_sweep_finds_what_came(system: NotificationsSystem) -> None:

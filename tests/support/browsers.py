@@ -28,6 +28,7 @@ from support.requirements import chromium_path
 
 FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 PATIENCE = 15_000  # milliseconds, on a machine with much else to do
+expect.set_options(timeout=PATIENCE)
 # {" in base64url is how every JWT and JWE begins; without its dots, what is random has it by chance now and then.
 JWS = re.compile(r"eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*\.")
 _OPAQUE = re.compile(r"[A-Za-z0-9_-]{20,}")

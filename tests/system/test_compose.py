@@ -1,6 +1,7 @@
 """The stack under docker compose: up with one command, not root, unable to write to itself, and telling the story."""
 
 import os
+import shlex
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -10,8 +11,9 @@ import httpx2
 import pytest
 
 from devstack.stack import Ports
+from rescind.messages import REDIS_STREAM_PREFIX
 from support.eventually import eventually
-from support.session_window import BOB, Window
+from support.session_window import ADMIN, BOB, Window
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("identity", "orders", "notifications", "session")
@@ -180,6 +182,30 @@ def test_the_story_against_compose() -> None:
     told = _run("make", "demo", "TARGET=compose")
     assert told.returncode == 0, told.stdout[-5000:] + told.stderr[-2000:]
     assert "all as they should be" in told.stdout
+
+
+async def test_what_the_control_room_says_to_type_breaks_redis_and_mends_it(stack: Ports) -> None:
+    """Each of the commands, in this order; whoever may look and not break is told to type them."""
+    async with _window(stack) as window, httpx2.AsyncClient(trust_env=False) as http:
+        await window.sign_in(ADMIN)
+        said = (await window.get("/api/control/faults")).json()
+        assert said["available"] is False
+        commands = {one["fault"]: one["command"] for one in said["commands"] if one["part"] == "redis"}
+        for fault, state in (("freeze", "paused"), ("thaw", "running"), ("kill", "exited"), ("start", "running")):
+            typed = _run(*shlex.split(commands[fault]))
+            assert typed.returncode == 0, typed.stderr
+            assert _run("docker", "compose", "ps", "--all", "--format", "{{.State}}", "redis").stdout.strip() == state
+        assert _run(*shlex.split(commands["empty"])).stdout.strip() == "OK"
+
+        async def fresh() -> bool:
+            return bool((await http.get(f"http://localhost:{stack.orders}/readyz")).json()["freshness"] == "FRESH")
+
+        async def mended() -> bool:
+            keys = _run("docker", "compose", "exec", "-T", "redis", "redis-cli", "--raw", "keys", "*").stdout
+            return REDIS_STREAM_PREFIX in keys
+
+        assert await eventually(mended, within=30)
+        assert await eventually(fresh, within=30)
 
 
 @pytest.mark.usefixtures("stack")
