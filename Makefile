@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TARGET ?= auto
+unexport PYTHONDONTWRITEBYTECODE # every process that starts would compile its service anew
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run mail demo test check format bench up down proto lock clean

@@ -81,10 +81,16 @@ class Administration:
     async def revoke_key(self, kid: str, *, by: str = "") -> Position:
         """Refuses all that `kid` signed, at once. A key of the log takes its log with it: a new one begins."""
         fresh = await asyncio.to_thread(self.keyring.make_key)
-        purpose = await self.database.read(partial(self.keyring.purpose_of, kid=kid))
+
+        def looked_up(tx: Connection) -> tuple[str, str | None, bool]:
+            # The log first: who revokes the same key at once ends this log and no later one.
+            log, purpose = _log_id(tx), self.keyring.purpose_of(tx, kid)
+            return log, purpose, purpose == "log" and kid in self.keyring.accepted_kids(tx, "log")
+
+        log, purpose, ends_its_log = await self.database.read(looked_up)
         if purpose == "log":
-            log = await self.database.read(_log_id)
-            await self.begin_new_log(log, log_keys_too=True, by=by)
+            if ends_its_log:
+                await self.begin_new_log(log, log_keys_too=True, by=by)
         else:
             await self.database.run(
                 self.audit.around(partial(self.keyring.revoke, kid=kid, fresh=fresh), by, "KEY_REVOKED", "key", kid)

@@ -96,8 +96,10 @@ class Issuer:
         hard_gen_seen: int,
         visitor: Visitor = NOBODY_KNOWN,
         amr: str = PASSWORD,
+        ago: int = 0,
     ) -> NewSession:
-        """Opens a login session for somebody who proved who they are, by `amr` (RFC 8176, space separated).
+        """Opens a login session for somebody who proved who they are, by `amr` (RFC 8176, space separated), `ago`
+        seconds ago.
 
         `hard_gen_seen` is the user's hard generation as it was read together with the password hash. `visitor` is kept
         with the session, for the person to recognise it by.
@@ -112,7 +114,7 @@ class Issuer:
         opened = NewSession(
             sid=SessionId(new_id("sid", self.entropy)),
             cookie=new_secret(self.entropy),
-            auth_time=now,
+            auth_time=now - ago * 1000,
             expires_at=now + self.lives.session * 1000,
         )
         tx.execute(
@@ -121,7 +123,7 @@ class Issuer:
                 user_id=user_id,
                 cookie_hash=secret_digest(opened.cookie),
                 hard_gen=user.hard_gen,
-                auth_time=now,
+                auth_time=opened.auth_time,
                 created_at=now,
                 expires_at=opened.expires_at,
                 user_agent=visitor.user_agent,

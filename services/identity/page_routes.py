@@ -47,6 +47,8 @@ def page_router(views: Views) -> APIRouter:
 
             async def serve_or_explain(request: Request) -> Response:
                 try:
+                    if any("\0" in text for text in (request.url.path, *request.query_params.values())):
+                        raise ServiceError(Kind.INVALID, "BAD_TEXT", "There is a NUL in the address.")
                     return await serve(request)
                 except OAuth2Error as error:
                     return unanswerable(views, error.error, error.get_error_description())

@@ -16,7 +16,7 @@ from identity.authority import bearer
 from identity.domain import IDENTITY_AUDIENCE
 from identity.keyring import Purpose
 from identity.oauth import openapi
-from identity.oauth.assertions import spend
+from identity.oauth.assertions import claimed_subject, spend
 from identity.oauth.metadata import metadata
 from identity.oauth.pushed import push
 from identity.oauth.requests import OAuthRequest, claimed_client
@@ -123,15 +123,20 @@ async def _converse(
         uri = f"{web.issuer.issuer}{request.url.path}"
         authorization = request.headers.get("authorization")
         asked = OAuthRequest("POST", uri, await read_form(request), authorization=authorization)
-        if asked.has_assertion:
-            asked.proven_client = await web.database.run(
-                lambda tx: spend(tx, asked.parameters, issuer=web.issuer.issuer, now=web.issuer.now)
-            )
     except OAuth2Error as error:
         status, body, headers = error()
         return _response(Answer(status, body, tuple(headers)))
-    who, network = claimed_client(asked), counted_as(web.visitor(request))
+    who, network = claimed_client(asked) or claimed_subject(asked.parameters), counted_as(web.visitor(request))
     await web.door.client(who, network)
+    if asked.has_assertion:
+        try:
+            asked.proven_client = await web.database.run(
+                lambda tx: spend(tx, asked.parameters, issuer=web.issuer.issuer, now=web.issuer.now)
+            )
+        except OAuth2Error as error:
+            await web.door.client_failed(who, network)
+            status, body, headers = error()
+            return _response(Answer(status, body, tuple(headers)))
     run = web.database.read if only_reads else web.database.run
     try:
         answer = await run(lambda tx: web.server(tx).answer(lambda server: respond(server, asked)))

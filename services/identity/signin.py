@@ -45,9 +45,10 @@ def open_session(
     visitor: Visitor = NOBODY_KNOWN,
     client_id: str = "",
     amr: str = PASSWORD,
+    ago: int = 0,
 ) -> NewSession:
-    """The login session of somebody who proved who they are, by `amr` (RFC 8176), with a cookie that nobody has seen
-    before.
+    """The login session of somebody who proved who they are, by `amr` (RFC 8176) and `ago` seconds ago, with a cookie
+    that nobody has seen before.
 
     Somebody who proves again who they are keeps their session, and what hangs on it, under the new cookie; the old
     cookie is dead. Another person's session in the same browser is signed out. That somebody signed in, for
@@ -58,10 +59,10 @@ def open_session(
     """
     previous = None if previous_cookie is None else _presented(tx, previous_cookie)
     if previous is not None and previous.user_id == proven.user_id:
-        renewed = _renew(tx, issuer, previous, proven, amr)
+        renewed = _renew(tx, issuer, previous, proven, amr, ago)
         if renewed is not None:
             return renewed
-    opened = issuer.open_session(tx, proven.user_id, hard_gen_seen=proven.hard_gen, visitor=visitor, amr=amr)
+    opened = issuer.open_session(tx, proven.user_id, hard_gen_seen=proven.hard_gen, visitor=visitor, amr=amr, ago=ago)
     signed_in = SignedIn(
         subject=proven.user_id,
         session_id=opened.sid,
@@ -93,7 +94,7 @@ def _presented(tx: Connection, cookie: str) -> Row[Any, Any, Any] | None:
 
 
 def _renew(
-    tx: Connection, issuer: Issuer, previous: Row[Any, Any, Any], proven: Credentials, amr: str
+    tx: Connection, issuer: Issuer, previous: Row[Any, Any, Any], proven: Credentials, amr: str, ago: int
 ) -> NewSession | None:
     user = user_row(tx, proven.user_id)
     # Once the row is ours: under the cookie still that was presented? Of several windows that were shown the same one,
@@ -105,17 +106,19 @@ def _renew(
     alive = living_session(tx, previous.id, user, now)
     if alive is None or alive.hard_gen != proven.hard_gen:
         return None
+    newer = now - ago * 1000 >= alive.auth_time
     renewed = NewSession(
         sid=SessionId(previous.id),
         cookie=new_secret(issuer.entropy),
-        auth_time=now,
+        auth_time=now - ago * 1000 if newer else alive.auth_time,
         expires_at=now + issuer.lives.session * 1000,
     )
     changed: dict[str, Any] = {
         "cookie_hash": secret_digest(renewed.cookie),
         "auth_time": renewed.auth_time,
         "expires_at": renewed.expires_at,
-        "amr": amr,
     }
+    if newer:
+        changed["amr"] = amr
     tx.execute(update(login_sessions).where(login_sessions.c.id == previous.id).values(changed))
     return renewed

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from identity.domain import secret_digest
 from identity.forms import Flow
+from identity.oauth.authorization import wants_new_sign_in
 from identity.oauth.clients import Client
 from identity.oauth.requests import Parameters
 from identity.web import BROWSER_COOKIE, Web
@@ -29,6 +30,7 @@ class Waiting:
     client: Client | None
     goes_on_to: str | None
     login_hint: str
+    anew: bool  # the person has to sign in, even if they are
 
     @classmethod
     def find(cls, web: Web, tx: Connection, packed: str) -> Self | None:
@@ -45,6 +47,7 @@ class Waiting:
             client=client,
             goes_on_to=redirect_uri if client is not None and client.check_redirect_uri(redirect_uri) else None,
             login_hint=(asked.get("login_hint") or "")[:254],
+            anew=wants_new_sign_in(asked),
         )
 
     @property

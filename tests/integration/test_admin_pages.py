@@ -320,3 +320,25 @@ async def test_pages_carry_on_where_the_one_before_ended(front: Front) -> None:
     browser = await signed_in(front)
     for wrong in ("%00", "é", "!!!"):
         assert (await browser.get(f"/admin/audit?page={wrong}")).status_code == 400
+
+
+@pytest.mark.parametrize("path", ["/admin/users/%00/disable", "/admin/clients/%00/disable"])
+async def test_a_nul_in_a_path_is_refused_whoever_sends_it(any_front: Front, path: str) -> None:
+    assert (await any_front.http.post(path, data={"csrf_token": "x"})).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["users/%00", "users?search=%00", "users?page=AA", "audit?about=%00", "clients/%00"],
+)
+async def test_no_text_that_a_database_cannot_hold_is_an_accident(any_front: Front, path: str) -> None:
+    browser = await signed_in(any_front)
+    assert (await browser.get(f"/admin/{path}")).status_code == 400
+
+
+async def test_who_is_not_signed_in_learns_of_no_client(front: Front) -> None:
+    answers = [
+        await front.http.post(f"/admin/clients/{name}/disable", data={"csrf_token": "x"})
+        for name in ("backoffice", "nobody")
+    ]
+    assert answers[0].status_code == answers[1].status_code == 303

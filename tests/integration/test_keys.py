@@ -141,3 +141,13 @@ def test_secret_keys_rotate_by_a_new_one_in_front(identity: Core) -> None:
     assert reseal(second) == 0
     with pytest.raises(SealBroken, match="not in IDENTITY_SECRET_KEYS"):
         reseal(first)
+
+
+async def test_a_key_of_the_log_that_is_revoked_again_ends_nothing_more(identity: Core) -> None:
+    kid = identity.tx(lambda tx: identity.parts.keyring.signing_key(tx, "log")).kid
+    await identity.parts.administration.revoke("key", kid, cause="STOLEN")
+    token = identity.access(identity.grant())
+    log = identity.tx(identity.parts.revocations.snapshot).log
+    await identity.parts.administration.revoke("key", kid, cause="AGAIN")
+    assert identity.tx(identity.parts.revocations.snapshot).log == log
+    assert identity.is_living(token)

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import event, func, select, update
 
 from identity.people.storage import mail_links, mails
-from identity.storage import users
+from identity.storage import login_sessions, users
 from identity.web import SESSION_COOKIE
 from servicekit.mail import MailRefused, MailUnavailable
 from support.identity_front import ALICE, BOB, ORDERS, PASSWORD, Front, identity_front
@@ -343,3 +343,15 @@ async def test_who_died_with_a_mail_leaves_it_to_another(front: Front) -> None:
     assert await Mailbox().empty(front.parts) == []
     front.clock.forward(61)
     assert len(await Mailbox().empty(front.parts)) == 1
+
+
+async def test_who_signs_up_in_anothers_browser_signs_that_one_out(front: Front) -> None:
+    browser = front.browser()
+    await browser.submit(await browser.open("/login"), "/login", email=BOB, password=PASSWORD)
+    await asked(front, "/signup", NEW, browser)
+    (mail,) = await Mailbox().empty(front.parts)
+    front.pushed.clear()
+    await browser.submit(await browser.open(link_in(mail)), "/signup/finish", name="Carol", password=GOOD)
+    whose = (login_sessions.c.user_id == front.user(BOB).id) & login_sessions.c.ended_at.is_(None)
+    assert front.database.run_sync(lambda tx: tx.execute(select(login_sessions.c.id).where(whose)).all()) == []
+    assert front.pushed

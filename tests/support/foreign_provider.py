@@ -89,6 +89,8 @@ class ForeignProvider:
                     "exp": now + 300,
                     "nonce": asked.get("nonce", ""),
                 }
+                if "max_age" in asked:
+                    claims["auth_time"] = now  # the person has signed in anew
                 claims |= self.person
                 self.twist(claims)
                 answer["id_token"] = self.sign(self, claims) if self.sign else self.signed(claims)

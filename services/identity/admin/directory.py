@@ -141,6 +141,9 @@ def _escaped(text: str) -> str:
 
 def _decoded(token: str) -> str:
     try:
-        return base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode()
+        behind = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode()
+        if "\0" in behind:
+            raise ValueError
+        return behind
     except (binascii.Error, ValueError):
         raise ServiceError(Kind.INVALID, "BAD_PAGE_TOKEN", "This page token is none of ours.") from None

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from identity.admin import directory
-from identity.admin.proof import Administrator, Gate
+from identity.admin.proof import Administrator, Gate, local_path
 from identity.admin.registry import DEVICE, GRANT_TYPES, RESOURCES, SCOPES, Registry, as_new_client
 from identity.administration import Administration
 from identity.audit import AuditTrail
@@ -78,12 +78,12 @@ def router(
 
     @pages.post("/admin/users/{user_id}/{act}")
     async def act_on_user(request: Request, user_id: str, act: str) -> Response:
-        user = await read(lambda tx: directory.get_user(tx, user_id))
-        back = f"/admin/users/{user.id}"
+        back = local_path(f"/admin/users/{user_id}")
         acting = await gate.acting(request, back)
         if isinstance(acting, Response):
             return acting
         form, who = acting
+        user = await read(lambda tx: directory.get_user(tx, user_id))
         if user.id == who.user_id and act in ("disable", "unmake-admin"):
             raise ServiceError(Kind.CONFLICT, "NOT_YOURSELF", "Another administrator has to do that to you.")
         match act:
@@ -152,12 +152,12 @@ def router(
 
     @pages.post("/admin/clients/{client_id}/{act}")
     async def act_on_client(request: Request, client_id: str, act: str) -> Response:
-        client = await read(lambda tx: directory.get_client(tx, client_id))
-        back = f"/admin/clients/{client.id}"
+        back = local_path(f"/admin/clients/{client_id}")
         acting = await gate.acting(request, back)
         if isinstance(acting, Response):
             return acting
         _, who = acting
+        client = await read(lambda tx: directory.get_client(tx, client_id))
         match act:
             case "disable":
                 await accounts.disable_client(client.id, by=who.user_id)

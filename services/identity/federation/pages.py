@@ -49,17 +49,21 @@ def router(web: Web, federation: Federation, upstreams: Mapping[str, Upstream], 
         form = await read_form(request)
         if not is_ours(web, request, form, "sign-in-with", BROWSER_COOKIE):
             raise NotFromHere
-        return await out(provider, flow=form.get("flow") or "")
+        waits = await waiting(web, form.get("flow"))
+        # Who is signed in here and comes this way is to prove again who they are.
+        signed_in = await web.database.run(lambda tx: session_in(web, tx, request)) is not None
+        return await out(provider, flow=form.get("flow") or "", anew=signed_in or (waits is not None and waits.anew))
 
     @pages.post("/account/connect/{provider}")
     async def connect(request: Request, provider: str) -> Response:
         form = await read_form(request)
-        return await out(provider, link_to=await proven_again(request, form, "connect"))
+        user_id, hard_gen = await proven_again(request, form, "connect")
+        return await out(provider, link_to=user_id, hard_gen=hard_gen)
 
     @pages.post("/account/disconnect")
     async def disconnect(request: Request) -> Response:
         form = await read_form(request)
-        user_id = await proven_again(request, form, "disconnect")
+        user_id, _ = await proven_again(request, form, "disconnect")
         await federation.unlink(user_id, form.get("provider") or "", form.get("subject") or "")
         return see_other("/account?notice=disconnected")
 
@@ -103,15 +107,18 @@ def router(web: Web, federation: Federation, upstreams: Mapping[str, Upstream], 
             request.cookies[BROWSER_COOKIE],
             web.visitor(request),
             client_id="" if waits is None else waits.client_id,
+            previous=request.cookies.get(SESSION_COOKIE),
         )
+        if SESSION_COOKIE in request.cookies:
+            await web.publish()  # as in /login
         web.told()
         response = see_other("/account?notice=connected" if waits is None else waits.location)
         start_session(response, made.opened)
         web.door.remember(response, made.user_id, made.hard_gen)
         return response
 
-    async def proven_again(request: Request, form: Parameters, does: str) -> str:
-        """Who sent this form of the account page, with their password in it.
+    async def proven_again(request: Request, form: Parameters, does: str) -> tuple[str, int]:
+        """Who sent this form of the account page, with their password in it; the hard generation that it was of.
 
         Raises:
             NotSignedInHere, NotFromHere, TooMany.
@@ -126,16 +133,18 @@ def router(web: Web, federation: Federation, upstreams: Mapping[str, Upstream], 
         whose = await web.database.read(lambda tx: signin.person(tx, session.user_id))
         known = await web.database.read(lambda tx: web.accounts.credentials(tx, whose.email))
         right = await web.passwords.verify(None if known is None else known.password_hash, form.get("password") or "")
-        if not right:
+        if known is None or not right:
             raise ServiceError(Kind.FORBIDDEN, "WRONG_PASSWORD", "The password is not right. Go back and try again.")
-        return session.user_id
+        return session.user_id, known.hard_gen
 
-    async def out(provider: str, *, flow: str = "", link_to: str = "") -> Response:
+    async def out(
+        provider: str, *, flow: str = "", anew: bool = False, link_to: str = "", hard_gen: int = 0
+    ) -> Response:
         upstream = upstreams.get(provider)
         if upstream is None:
             raise ServiceError(Kind.NOT_FOUND, "NO_SUCH_PROVIDER", "There is no such provider here.")
         state, nonce, verifier = (new_secret(web.issuer.entropy) for _ in range(3))
-        begun = Begun(provider, state, nonce, verifier, flow, link_to)
+        begun = Begun(provider, state, nonce, verifier, upstream.now(), anew, flow, link_to, hard_gen)
         url = await upstream.start(begun)
         # Not a redirect: it would have to be allowed by the policy (form-action) of every page with such a form on it.
         text = f"You go on to {upstream.provider.name}, and come back."
@@ -160,7 +169,7 @@ def router(web: Web, federation: Federation, upstreams: Mapping[str, Upstream], 
             raise NotBelieved("no code")
         vouched = await upstreams[provider].finish(begun, given["code"], given.get("iss"))
         if begun.link_to:
-            return await connected(request, vouched, begun.link_to)
+            return await connected(request, vouched, begun.link_to, begun.hard_gen)
         known = await federation.known(vouched)
         if known is None:
             browser = browser_secret(web, request)
@@ -173,16 +182,21 @@ def router(web: Web, federation: Federation, upstreams: Mapping[str, Upstream], 
         waits = await waiting(web, begun.flow)
         client_id = "" if waits is None else waits.client_id
         previous, visitor = request.cookies.get(SESSION_COOKIE), web.visitor(request)
+        # Who did not have to sign in there has not done so here: their sign-in is as old as that one, and where it is
+        # not said how old that is, as old as one here may be.
+        ago = 0 if begun.anew else web.issuer.lives.session if vouched.signed_in_for is None else vouched.signed_in_for
 
         def work(tx: Connection) -> NewSession:
             return signin.open_session(
-                tx, web.issuer, known, previous, visitor=visitor, client_id=client_id, amr=VOUCHED_FOR
+                tx, web.issuer, known, previous, visitor=visitor, client_id=client_id, amr=VOUCHED_FOR, ago=ago
             )
 
         try:
             session = await web.database.run(work)
         except SignInOvertaken:
             raise NotBelieved("the account changed meanwhile") from None
+        if previous is not None:
+            await web.publish()  # it may have been somebody else's session, which has ended now
         web.told()
         _log.info("signed_in", user_id=known.user_id, sid=session.sid, provider=provider)
         response = see_other("/account" if waits is None else waits.location)
@@ -190,11 +204,11 @@ def router(web: Web, federation: Federation, upstreams: Mapping[str, Upstream], 
         web.door.remember(response, known.user_id, known.hard_gen)
         return response
 
-    async def connected(request: Request, vouched: Vouched, link_to: str) -> Response:
+    async def connected(request: Request, vouched: Vouched, link_to: str, hard_gen: int) -> Response:
         session = await web.database.run(lambda tx: session_in(web, tx, request))
         if session is None or session.user_id != link_to:
             raise NotBelieved("somebody else is signed in now")
-        await federation.link(vouched, link_to)
+        await federation.link(vouched, link_to, hard_gen)
         return see_other("/account?notice=connected")
 
     return pages

@@ -13,11 +13,12 @@ from sqlalchemy import Connection, delete, select
 from identity import signin
 from identity.audit import AuditTrail
 from identity.domain import VOUCHED_FOR, Credentials, NewSession, UserId, secret_digest
-from identity.federation.upstream import Vouched
+from identity.federation.upstream import NotBelieved, Vouched
 from identity.people.links import LIVES, Link, LinkSpent
 from identity.people.service import NewAccount, People, checked_address
 from identity.people.storage import user_identities
 from identity.service import NewUser
+from identity.standing import user_row
 from identity.storage import exclusive, users
 from servicekit.database import insert_new
 from servicekit.errors import Kind, ServiceError
@@ -56,14 +57,21 @@ class Federation:
             raise ServiceError(Kind.FORBIDDEN, "ACCOUNT_NOT_USABLE", "This account cannot be used.")
         return found
 
-    async def link(self, vouched: Vouched, user_id: str) -> None:
-        """Links an identity to somebody who is signed in and has proven it.
+    async def link(self, vouched: Vouched, user_id: str, hard_gen: int) -> None:
+        """Links an identity to somebody who is signed in and has proven it, under `hard_gen`.
 
         Raises:
+            NotBelieved: since then everything of the account was signed out.
             ServiceError: IDENTITY_TAKEN: it is another account's.
         """
-        linked = await self.people.database.run(lambda tx: self._insert(tx, vouched, user_id))
-        if not linked:
+
+        def work(tx: Connection) -> bool:
+            user = user_row(tx, user_id)
+            if user is None or user.disabled_at is not None or user.hard_gen != hard_gen:
+                raise NotBelieved("the account changed meanwhile")
+            return self._insert(tx, vouched, user_id)
+
+        if not await self.people.database.run(work):
             raise ServiceError(Kind.CONFLICT, "IDENTITY_TAKEN", "It is connected to an account already.")
         _log.info("identity_linked", user_id=user_id, provider=vouched.provider)
 
@@ -108,7 +116,11 @@ class Federation:
         }
 
         def work(tx: Connection) -> None:
-            link = Link("vouch", address, None, None, about)
+            # Bound to the account as it is now: whatever signs out everywhere ends the link, too.
+            account = select(users.c.id, users.c.hard_gen).where(users.c.email == address)
+            row = tx.execute(account).one_or_none()
+            user_id, hard_gen = (None, None) if row is None else (row.id, row.hard_gen)
+            link = Link("vouch", address, user_id, hard_gen, about)
             secret = self.people.links.make(tx, link)
             name = self.names[vouched.provider]
             self.people.post.hand_in(tx, "vouch", address, life=LIVES["vouch"], link=secret, provider=name)
@@ -116,7 +128,9 @@ class Federation:
         await self.people.database.run(work)
         self.people.post.handed_in.set()
 
-    async def prove(self, secret: str, browser: str, visitor: Visitor, *, client_id: str = "") -> NewAccount:
+    async def prove(
+        self, secret: str, browser: str, visitor: Visitor, *, client_id: str = "", previous: str | None = None
+    ) -> NewAccount:
         """Links the identity to the account with the proven address, or begins one, and signs the person in.
 
         Raises:
@@ -130,22 +144,28 @@ class Federation:
             # The account before its link: that is the order of locks.
             row = tx.execute(exclusive(select(users).where(users.c.email == waiting.email))).one_or_none()
             link = self.people.links.spend(tx, secret, "vouch")
+            if ((None, None) if row is None else (row.id, row.hard_gen)) != (link.user_id, link.hard_gen):
+                raise LinkSpent
             if row is None:
                 self.people.accounts.add_user(tx, NewUser(link.email, link.about["name"], ""))
                 row = tx.execute(select(users).where(users.c.email == link.email)).one()
             vouched = Vouched(link.about["provider"], link.about["subject"], link.email, link.about["name"])
             if row.disabled_at is not None or not self._insert(tx, vouched, row.id):
                 raise LinkSpent
-            return NewAccount(row.id, row.hard_gen, self._opened(tx, row.id, row.hard_gen, visitor, client_id))
+            return NewAccount(
+                row.id, row.hard_gen, self._opened(tx, row.id, row.hard_gen, visitor, client_id, previous)
+            )
 
         made = await self.people.database.run(work)
         _log.info("identity_linked_by_mail", user_id=made.user_id)
         return made
 
-    def _opened(self, tx: Connection, user_id: str, hard_gen: int, visitor: Visitor, client_id: str) -> NewSession:
+    def _opened(
+        self, tx: Connection, user_id: str, hard_gen: int, visitor: Visitor, client_id: str, previous: str | None
+    ) -> NewSession:
         proven = Credentials(UserId(user_id), "", hard_gen, disabled=False)
         return signin.open_session(
-            tx, self.people.issuer, proven, None, visitor=visitor, client_id=client_id, amr=VOUCHED_FOR
+            tx, self.people.issuer, proven, previous, visitor=visitor, client_id=client_id, amr=VOUCHED_FOR
         )
 
     def _insert(self, tx: Connection, vouched: Vouched, user_id: str) -> bool:

@@ -8,7 +8,7 @@ token of the provider's is kept: it is used once, here, and forgotten.
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx2
@@ -24,6 +24,7 @@ from servicekit.errors import Kind, ServiceError
 ALGORITHMS = ("RS256", "PS256", "ES256")
 DEADLINE = 10.0  # seconds for a whole conversation: a person waits
 _LEEWAY = 60  # seconds that another provider's clock may be off
+_OF_ANOTHER_SHAPE = (LookupError, TypeError, ValueError, AttributeError)  # what was said is not what it should be
 _LONGEST_SUBJECT = 255  # characters (OpenID Connect Core section 2)
 
 
@@ -36,6 +37,14 @@ class NotBelieved(ServiceError):
         self.why = why
 
 
+class SignInTooOld(ServiceError):
+    """A new sign-in is wanted, and the provider lets people in who are signed in there, or does not say."""
+
+    def __init__(self, provider: Provider) -> None:
+        detail = f"A new sign-in is wanted here, and {provider.name} did not ask for one. Sign in with your password."
+        super().__init__(Kind.FORBIDDEN, "PROVIDER_SIGN_IN_TOO_OLD", detail)
+
+
 @dataclass(frozen=True, slots=True)
 class Begun:
     """What an answer is checked against; it waits in a sealed cookie of the browser that began."""
@@ -44,18 +53,24 @@ class Begun:
     state: str
     nonce: str
     verifier: str
+    at: int = 0  # seconds since the epoch
+    anew: bool = False  # the person is to sign in there now, whether they are or not
     flow: str = ""
     link_to: str = ""  # usr_…: somebody who is signed in, and has just proven it, wants this provider linked
+    hard_gen: int = 0  # of theirs, when they proved it
 
 
 @dataclass(frozen=True, slots=True)
 class Vouched:
-    """What a provider says of somebody. `email` is empty unless it says that it has seen to it."""
+    """What a provider says of somebody. `email` is empty unless it says that it has seen to it. `signed_in_for` is
+    seconds since they signed in there; None where it does not say.
+    """
 
     provider: str
     subject: str
     email: str
     name: str
+    signed_in_for: int | None = None
 
 
 class Upstream:
@@ -75,17 +90,26 @@ class Upstream:
         self._now = now
         self._metadata: Mapping[str, Any] = {}
 
+    def now(self) -> int:
+        """Seconds since the epoch, by the clock that the provider's is compared with."""
+        return int(self._now())
+
     async def start(self, begun: Begun) -> str:
         """Where to send the person.
 
         Raises:
             NotBelieved: the provider cannot be reached, or is another.
+            SignInTooOld: it knows no way to ask for a new sign-in.
         """
+        if begun.anew and self.provider.is_github:
+            raise SignInTooOld(self.provider)
         async with self._client(
             "openid email profile" if not self.provider.is_github else "read:user user:email"
         ) as http:
             endpoint = (await self._described(http))["authorization_endpoint"]
             more = {} if self.provider.is_github else {"nonce": begun.nonce}
+            if begun.anew:
+                more |= {"prompt": "login", "max_age": "0"}  # and it must say `auth_time` (Core section 2)
             url, _ = http.create_authorization_url(endpoint, state=begun.state, code_verifier=begun.verifier, **more)
             return str(url)
 
@@ -94,12 +118,15 @@ class Upstream:
 
         Raises:
             NotBelieved: anything about it is wrong.
+            SignInTooOld: they did not sign in there since `begun`, as they should have.
         """
         if issuer is not None and issuer != self.provider.issuer:
             raise NotBelieved("another issuer answered")
         try:
             async with asyncio.timeout(DEADLINE), self._client() as http:
                 described = await self._described(http)
+                if issuer is None and described.get("authorization_response_iss_parameter_supported") is True:
+                    raise NotBelieved("nobody says who answered")  # RFC 9207 section 2.4
                 token = await http.fetch_token(
                     described["token_endpoint"],
                     grant_type="authorization_code",
@@ -115,8 +142,8 @@ class Upstream:
                 claims = await self._claims(http, described["jwks_uri"], id_token, begun.nonce)
                 if "email" not in claims and "userinfo_endpoint" in described:
                     claims = await self._with_userinfo(http, described["userinfo_endpoint"], claims)
-                return self._vouched(claims)
-        except (httpx2.HTTPError, AuthlibBaseError, TimeoutError, KeyError, TypeError) as failure:
+                return self._vouched(claims, begun)
+        except (httpx2.HTTPError, AuthlibBaseError, TimeoutError, *_OF_ANOTHER_SHAPE) as failure:
             raise NotBelieved(type(failure).__name__) from None
 
     async def _claims(self, http: AsyncOAuth2Client, jwks_uri: str, id_token: str, nonce: str) -> Mapping[str, Any]:
@@ -124,7 +151,7 @@ class Upstream:
         try:
             decoded = jwt.decode(id_token, KeySet.import_key_set(keys), algorithms=list(ALGORITHMS))
             jwt.JWTClaimsRegistry(
-                now=int(self._now()),
+                now=self.now(),
                 leeway=_LEEWAY,
                 iss={"essential": True, "value": self.provider.issuer},
                 sub={"essential": True},
@@ -150,10 +177,15 @@ class Upstream:
         address = {name: said.get(name) for name in ("email", "email_verified")}
         return {"name": said.get("name"), **claims, **address}
 
-    def _vouched(self, claims: Mapping[str, Any]) -> Vouched:
+    def _vouched(self, claims: Mapping[str, Any], begun: Begun) -> Vouched:
+        at = claims.get("auth_time")
+        signed_in_at = at if isinstance(at, int) and not isinstance(at, bool) else None
+        if begun.anew and (signed_in_at is None or signed_in_at < begun.at - _LEEWAY):
+            raise SignInTooOld(self.provider)
         # Exactly true: `"true"` is what some say who have not checked.
         email = claims.get("email") if claims.get("email_verified") is True else ""
-        return self._checked(claims["sub"], email, claims.get("name"))
+        who = self._checked(claims["sub"], email, claims.get("name"))
+        return who if signed_in_at is None else replace(who, signed_in_for=max(0, self.now() - signed_in_at))
 
     async def _github(self, http: AsyncOAuth2Client) -> Vouched:
         api = self.provider.github_api
@@ -189,7 +221,7 @@ class Upstream:
                 found = await self._json(http, f"{self.provider.issuer}/.well-known/openid-configuration")
         except (httpx2.HTTPError, TimeoutError) as failure:
             raise NotBelieved(type(failure).__name__) from None
-        if found.get("issuer") != self.provider.issuer:
+        if not isinstance(found, dict) or found.get("issuer") != self.provider.issuer:
             raise NotBelieved("the metadata is of another issuer")
         used = ["authorization_endpoint", "token_endpoint", "jwks_uri"]
         for name in used + ["userinfo_endpoint"] * ("userinfo_endpoint" in found):

@@ -55,6 +55,16 @@ def spend(tx: Connection, asked: Parameters, *, issuer: str, now: Callable[[Conn
     return client_id
 
 
+def claimed_subject(asked: Parameters) -> str:
+    """Which client the assertion says it is of, unproven: for counting attempts, and nothing else."""
+    shape = _SHAPE.fullmatch((asked.get("client_assertion") or "")[:_LONGEST])
+    try:
+        named = None if shape is None else _object(shape[2]).get("sub")
+    except InvalidClientError:
+        return ""
+    return named if isinstance(named, str) and named.isprintable() else ""
+
+
 def _proven_claims(tx: Connection, asked: Parameters) -> dict[str, Any]:
     assertion = asked.get("client_assertion") or ""
     shape = _SHAPE.fullmatch(assertion)

@@ -147,6 +147,13 @@ def _checked(asked: Parameters) -> frozenset[str]:
     return prompts
 
 
+def wants_new_sign_in(asked: Parameters) -> bool:
+    """Whether a sign-in of before will not do, or perhaps not."""
+    return (
+        bool({"login", "select_account"} & set((asked.get("prompt") or "").split())) or asked.get("max_age") is not None
+    )
+
+
 def _signed_in_since(prompts: frozenset[str], asked: Parameters, begun_at: int) -> int:
     """The earliest sign-in (ms) that will do. What asks for a new one is content with one made since it began."""
     if prompts & {"login", "select_account"}:

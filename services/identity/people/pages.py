@@ -16,7 +16,7 @@ from identity.passwords import RECOMMENDED, SHORTEST, PasswordRefused
 from identity.people.links import Purpose
 from identity.people.service import People
 from identity.waiting import Waiting, noted, resumed, waiting
-from identity.web import BROWSER_COOKIE, Web, read_form, set_cookie, start_session
+from identity.web import BROWSER_COOKIE, SESSION_COOKIE, Web, read_form, set_cookie, start_session
 from servicekit.errors import ServiceError
 from servicekit.throttle import TooMany
 from servicekit.visitor import counted_as
@@ -58,9 +58,18 @@ def router(web: Web, people: People) -> APIRouter:
         waits = await resumed(web, request, about)
         client_id = "" if waits is None else waits.client_id
         try:
-            made = await people.finish_sign_up(link, name, password, web.visitor(request), client_id=client_id)
+            made = await people.finish_sign_up(
+                link,
+                name,
+                password,
+                web.visitor(request),
+                client_id=client_id,
+                previous=request.cookies.get(SESSION_COOKIE),
+            )
         except (PasswordRefused, ServiceError) as error:
             return await faulted(request, error, "signup_finish.html", "signup", link, name=name[:100])
+        if SESSION_COOKIE in request.cookies:
+            await web.publish()  # it may have been somebody else's session, which has ended now
         web.told()
         if waits is not None:
             response = see_other(waits.location)

@@ -143,7 +143,14 @@ class People:
         return await self.database.read(lambda tx: self.links.look(tx, secret, purpose))
 
     async def finish_sign_up(
-        self, secret: str, name: str, password: str, visitor: Visitor, *, client_id: str = ""
+        self,
+        secret: str,
+        name: str,
+        password: str,
+        visitor: Visitor,
+        *,
+        client_id: str = "",
+        previous: str | None = None,
     ) -> NewAccount:
         """Makes the account and signs the person in, for `client_id` if they came from a client.
 
@@ -162,7 +169,7 @@ class People:
                 raise LinkSpent
             row = tx.execute(select(users.c.id, users.c.hard_gen).where(users.c.email == link.email)).one()
             proven = Credentials(UserId(row.id), hashed, row.hard_gen, disabled=False)
-            opened = signin.open_session(tx, self.issuer, proven, None, visitor=visitor, client_id=client_id)
+            opened = signin.open_session(tx, self.issuer, proven, previous, visitor=visitor, client_id=client_id)
             return NewAccount(row.id, row.hard_gen, opened)
 
         made = await self.database.run(work)
