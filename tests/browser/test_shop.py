@@ -98,6 +98,17 @@ async def test_the_page_survives_a_restart_of_the_service(new_window: NewWindow,
     await expect(mine.page.get_by_role("region", name="News").get_by_text("We have your order")).to_be_visible()
 
 
+@pytest.mark.parametrize("missing", ["app.js", "pages/shop.js", "dom.js"])
+async def test_a_page_whose_scripts_did_not_come_says_so_and_comes_again(new_window: NewWindow, missing: str) -> None:
+    page = (await new_window()).page
+    await page.route(f"**/static/js/{missing}", lambda route: route.abort("connectionreset"), times=1)
+    await page.goto("/")
+    alert = page.get_by_role("main").get_by_role("alert")
+    await expect(alert).to_contain_text("the connection broke")
+    await alert.get_by_role("button", name="Try again").click()
+    await expect(page.get_by_role("main").get_by_role("button", name="Sign in")).to_be_visible()
+
+
 async def test_preferences_are_kept(new_window: NewWindow) -> None:
     mine = await new_window()
     await sign_in(mine.page, BOB)
