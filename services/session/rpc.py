@@ -78,10 +78,17 @@ class SessionsServicer(sessions_pb2_grpc.SessionsServiceServicer):
     async def Revoke(self, request: pb.RevokeRequest, context: Context) -> pb.RevokeResponse:
         """Ends sessions of the caller's: each signs itself out at identity, with the token that it holds."""
         wanted = _which(request, await self._sessions.of_person(_person().subject))
+        failed: ServiceError | None = None
         for session in wanted:
             held = await self._sessions.peek(session.key)
-            if held is not None:
+            if held is None:
+                continue
+            try:
                 await self._sessions.sign_out(held)
+            except ServiceError as error:  # that one is over here; so must the others be
+                failed = error
+        if failed is not None:
+            raise failed
         return pb.RevokeResponse(ended=len(wanted))
 
 

@@ -15,6 +15,7 @@ Times are the caller's (milliseconds), so a test can move them; Redis' own expir
 everybody out and shows nobody another's session: a new one is stored under the digest of 256 random bits.
 """
 
+import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -245,7 +246,8 @@ class RedisSessions:
         for kind, id_ in (("subject", session.subject), ("sid", session.sid), ("gid", session.gid)):
             pipe.zrem(_index(kind, id_), key)
         pipe.zrem(_index("client", session.client_id), key)
-        await _answered(pipe.execute())
+        with contextlib.suppress(ServiceError):  # it is gone; `of` clears what an index still names
+            await _answered(pipe.execute())
         return held
 
     async def of(self, kind: IndexKind, id_: str, now: int, idle: int) -> Sequence[Session]:

@@ -217,8 +217,10 @@ class TokenHandler:
             cgen=cgen,
             rotated_at=self._timing.now(),
         )
-        if not await self._store.renew(session.key, held.version, renewed):
-            raise session_ended("SIGNED_OUT")  # meanwhile it was removed
+        saved = await self._store.renew(session.key, held.version, renewed)
+        # If not: meanwhile it was removed; or our lock ran out, and another replica saved the same successor.
+        if not saved and await self._store.find(session.key, self._timing.now(), self._timing.idle, use=False) is None:
+            raise session_ended("SIGNED_OUT")
         return answer.access_token
 
     def _generations(self, session: Session, audience: str, access_token: str) -> tuple[int, int]:

@@ -132,3 +132,32 @@ async def test_the_witness_sees_a_token_that_is_there(new_window: NewWindow, kin
     assert await mine.witness.tokens() == []
     await mine.page.evaluate("planted => localStorage.setItem('seen', planted)", planted)
     assert len(await mine.witness.tokens()) == 1
+
+
+async def test_a_page_that_nobody_looks_at_holds_no_stream_and_misses_nothing(new_window: NewWindow) -> None:
+    """A browser opens six connections to a server; the seventh page would wait for ever."""
+    page, other = (await new_window()).page, (await new_window()).page
+    await sign_in(page, BOB)
+    await sign_in(other, BOB)
+    await expect(page.locator(".live[data-state=open]")).to_be_visible()
+    looks = """hidden => { Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+      document.dispatchEvent(new Event("visibilitychange")); }"""
+    await page.evaluate(looks, True)
+    await expect(page.locator(".live[data-state=waiting]")).to_be_visible()
+    await place_one(other, other)
+    await page.evaluate(looks, False)
+    await expect(page.locator(".live[data-state=open]")).to_be_visible()
+    await page.get_by_role("button", name=re.compile("Inbox, [0-9]+ unread")).click()
+    await expect(page.locator("#inbox").get_by_text("We have your order").first).to_be_visible()
+    await page.get_by_role("button", name="Mark all read").click()
+    await expect(page.get_by_role("button", name="Inbox, nothing unread")).to_be_visible()
+
+
+async def test_the_skip_link_leaves_the_address_alone(new_window: NewWindow) -> None:
+    mine = await new_window()
+    await sign_in(mine.page, BOB)
+    await opened(mine.page, "/#/preferences")
+    await mine.page.get_by_role("link", name="Skip to the content").focus()
+    await mine.page.keyboard.press("Enter")
+    assert await mine.page.evaluate("document.activeElement.id") == "main"
+    assert mine.page.url.endswith("/#/preferences")

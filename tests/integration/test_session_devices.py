@@ -4,6 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from redis.asyncio.client import Pipeline
+from redis.exceptions import TimeoutError as RedisTimeout
 from sqlalchemy import select
 
 from identity.storage import grants
@@ -265,3 +267,25 @@ async def test_a_changed_password_signs_the_other_browsers_out(world: World) -> 
 
 def _key(window: Window) -> str:
     return key_of(window.secret)
+
+
+async def test_a_sign_out_is_kept_though_redis_fails_half_way(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, replica = await world.another(identity_grpc="127.0.0.1:1", finishes=False)
+    mine, execute = await _alone(world), Pipeline.execute
+    secret = mine.secret
+
+    async def fails_on_indexes(self: Any, *arguments: Any, **options: Any) -> Any:
+        if any(command[0] == "ZREM" and "session:by:" in str(command[1]) for command, _ in self.command_stack):
+            raise RedisTimeout
+        return await execute(self, *arguments, **options)
+
+    mine.replica, world.wire.cut = replica, True
+    monkeypatch.setattr(Pipeline, "execute", fails_on_indexes)
+    told = await mine.post("/auth/logout")
+    monkeypatch.undo()
+    assert told.json()["fields"] == {"identity": "TOLD_LATER"}
+    assert await world.redis.hexists("session:pending:records", key_of(secret))
+    world.wire.cut = False
+    await eventually(lambda: _nothing_pending(world), within=10)
+    page = await mine.identity.open(f"{world.issuer}/login")
+    assert page.form("/login")

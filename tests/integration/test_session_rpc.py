@@ -1,6 +1,7 @@
 """SessionsService: cookies resolved for gateways and for nobody else; people's own sessions for their other apps."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import grpc.aio
@@ -15,8 +16,10 @@ from devstack.story.scene import claims_of
 from rescind import Verifier
 from servicekit.clients import told
 from servicekit.errors import ServiceError
+from session.app import build
+from session.settings import Settings
 from support.session_window import BOB, PASSWORD, Window
-from support.session_world import World
+from support.session_world import World, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 SESSION, ORDERS = "urn:rescind:session", "urn:rescind:orders"
@@ -130,3 +133,17 @@ async def test_a_service_that_acts_for_a_person_ends_none_of_their_sessions(worl
 async def test_a_client_has_no_sessions(world: World, stub: Any) -> None:
     gateway = await _of_client(world, "gateway")
     assert (await _refused(stub.List(pb.ListRequest(), **_as(gateway)))).reason == "PERSON_REQUIRED"
+
+
+async def test_everything_is_ended_also_where_identity_cannot_be_told(world: World) -> None:
+    """Each signs itself out here; that one's word did not reach identity keeps none of the others in."""
+    windows, bob = [await _signed_in(world) for _ in range(3)], await _of_bob(world)
+    settings = Settings(**(world.settings.model_dump() | {"http_port": 0, "identity_grpc": "127.0.0.1:1"}))
+    cut_off = build(settings, hands=replace(world.hands, finish_every=3600))
+    async with running(cut_off) as ports, grpc.aio.insecure_channel(f"127.0.0.1:{ports.grpc}") as channel:
+        world.wire.cut = True
+        there: Any = sessions_pb2_grpc.SessionsServiceStub(channel)
+        refused = await _refused(there.Revoke(pb.RevokeRequest(all=True), **_as(bob) | {"timeout": 60}))
+        assert refused.reason == "SIGNED_OUT_HERE_ONLY"
+        world.wire.cut = False
+    assert [(await window.get("/api/me")).status_code for window in windows] == [401] * 3

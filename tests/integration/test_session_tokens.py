@@ -9,6 +9,7 @@ import pytest
 
 from session.domain import key_of
 from session.rest.protection import SESSION_COOKIE
+from session.storage import RedisSessions
 from support.eventually import eventually
 from support.session_window import ADMIN, ALICE, BOB, PLAIN_TOKEN, Window
 from support.session_world import World
@@ -248,3 +249,24 @@ async def _claims(window: Window) -> dict[str, Any]:
     lab = (await window.get("/api/lab")).json()
     claims: dict[str, Any] = lab["access_tokens"][0]["claims"]
     return claims
+
+
+async def test_who_held_the_lock_too_long_signs_nobody_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another replica has refreshed meanwhile: the session lives, and so does what it got."""
+    mine = await _signed_in(world)
+    _, replica = await world.another()
+    there, renew, late = world.window(replica), RedisSessions.renew, []
+    there.cookies = mine.cookies
+    world.forward(TOKEN_LIFE)
+
+    async def slow(self: RedisSessions, key: Any, version: int, renewed: Any) -> bool:
+        if not late:
+            late.append(key)
+            await world.redis.delete(f"session:lock:{key}")  # it ran out
+            assert (await there.get("/api/orders")).status_code == 200
+        return await renew(self, key, version, renewed)
+
+    monkeypatch.setattr(RedisSessions, "renew", slow)
+    assert (await mine.get("/api/orders")).status_code == 200
+    assert late
+    assert (await mine.get("/api/orders")).status_code == 200

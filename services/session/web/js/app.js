@@ -33,6 +33,7 @@ const root = /** @type {HTMLElement} */ (document.getElementById("main"));
 const toasts = new Toasts(/** @type {HTMLElement} */ (document.getElementById("toasts")));
 const api = new Api(refused);
 const PATIENCE = 400; // milliseconds; the live stream knows better why a session ended, and says so about now
+const LATELY = 120_000; // milliseconds; who went to identity and came back without a password has signed in before that
 
 /** @type {App | null} */
 let app = null;
@@ -67,7 +68,8 @@ async function start() {
   void inbox.load();
   const back = cameBack();
   if (back?.page) history.replaceState(null, "", back.page);
-  if (back?.meant) toasts.show("Thank you", { text: `You can ${back.meant} now.`, tone: "good" });
+  const lately = Date.now() - Date.parse(me.authenticated_at) < LATELY;
+  if (back?.meant && lately) toasts.show("Thank you", { text: `You can ${back.meant} now.`, tone: "good" });
   const turn = () => open(allowed);
   addEventListener("hashchange", turn);
   open(allowed, true);
@@ -81,7 +83,6 @@ async function start() {
 function open(allowed, first = false) {
   if (!app || over) return;
   const wanted = location.hash.replace(/^#/, "") || "/";
-  if (wanted === "main") return; // the skip link
   const page = allowed.find(({ path }) => path === wanted) ?? allowed[0];
   if (!page) return;
   leave.abort();
@@ -144,4 +145,9 @@ async function signOut() {
   else toasts.failure(refusal);
 }
 
+// The address of the skip link would take the place of the page's own: a reload would open nothing.
+document.querySelector(".skip")?.addEventListener("click", (event) => {
+  event.preventDefault();
+  root.focus();
+});
 void start();

@@ -31,6 +31,17 @@ export class Live extends EventTarget {
   constructor(check) {
     super();
     this.#check = check;
+    // A page that nobody looks at holds no stream: a browser has six connections to a server, for all tabs together.
+    document.addEventListener("visibilitychange", () => {
+      if (this.state === "ended") return;
+      if (document.hidden) {
+        this.#close();
+        this.#turn("waiting");
+      } else if (!this.#source) {
+        this.#check().catch(() => {});
+        this.start();
+      }
+    });
   }
 
   /** Connects, and stays connected until `stop`. */

@@ -31,8 +31,10 @@ export class Inbox extends EventTarget {
   async load() {
     try {
       const page = await this.#api.get(`/api/notifications?page_size=${PAGE}`);
-      this.notifications = page.notifications;
-      this.unread = page.unread_count;
+      const last = page.notifications[0]?.sequence ?? 0;
+      const since = this.notifications.filter(({ sequence }) => sequence > last);
+      this.notifications = [...since, ...page.notifications];
+      this.unread = page.unread_count + since.filter((one) => !one.read_at).length;
       this.failure = null;
     } catch (error) {
       this.failure = error;
@@ -61,9 +63,15 @@ export class Inbox extends EventTarget {
     this.#tell();
   }
 
-  /** Marks what is shown as read, one by one: each is a fact of its own. */
+  /** Marks all as read, also what is older than what is shown, one by one: each is a fact of its own. */
   async readAll() {
-    for (const notification of this.notifications) await this.read(notification);
+    for (let token = ""; ; ) {
+      const page = await this.#api.get(`/api/notifications?page_size=100&page_token=${encodeURIComponent(token)}`);
+      for (const one of page.notifications) if (!one.read_at) await this.#api.post(`/api/notifications/${one.id}/read`);
+      token = page.next_page_token;
+      if (!token) break;
+    }
+    await this.load();
   }
 
   #tell() {
@@ -102,7 +110,7 @@ export function bell(inbox, toasts) {
     number.hidden = inbox.unread === 0;
     say(number, inbox.unread > 99 ? "99+" : String(inbox.unread));
     button.setAttribute("aria-label", inbox.unread ? `Inbox, ${inbox.unread} unread` : "Inbox, nothing unread");
-    all.hidden = !inbox.notifications.some((one) => !one.read_at);
+    all.hidden = inbox.unread === 0;
     if (inbox.failure)
       fill(
         above,
