@@ -336,7 +336,7 @@ def _with(at: Place, work: Callable[[Identity], Awaitable[Any]]) -> Any:
 def _run(at: Place, work: Coroutine[Any, Any, Any]) -> Any:
     try:
         return asyncio.run(work)
-    except (ConsoleError, PermissionError) as error:
+    except (ConsoleError, OSError) as error:
         raise _failed(at, str(error)) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

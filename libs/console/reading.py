@@ -87,11 +87,16 @@ async def verified(token: str, keys: KeySet) -> str:
     return ""
 
 
+def plain(text: str) -> str:
+    """`text` with nothing in it that a terminal would do instead of showing it: a token may say anything."""
+    return "".join(one if one.isprintable() else f"\\u{ord(one):04x}" for one in text)
+
+
 def in_words(name: str, value: Any) -> str:
-    """A claim's value, times as times."""
+    """A claim's value, times as times; with nothing in it that is not shown."""
     if name in _TIMES and isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**11:
         return f"{value}  ({datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M:%S} UTC)"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 def _object(segment: str, which: str) -> Mapping[str, Any]:

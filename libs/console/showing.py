@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from console.listening import Notice
-from console.reading import EXPLAINED, Reading, in_words
+from console.reading import EXPLAINED, Reading, in_words, plain
 from contracts.identity.v1 import administration_pb2, keys_pb2, revocations_pb2
 from rescind.messages import RevocationMessage
 
@@ -38,7 +38,7 @@ def token(out: Console, reading: Reading) -> None:
     for title, members in (("Header", reading.header), ("Claims", reading.claims)):
         shown = table(title, "", "")
         for name, value in members.items():
-            shown.add_row(escape(name), escape(in_words(name, value)), f"[dim]{EXPLAINED.get(name, '')}[/dim]")
+            shown.add_row(escape(plain(name)), escape(in_words(name, value)), f"[dim]{EXPLAINED.get(name, '')}[/dim]")
         out.print(shown)
         out.print()
 

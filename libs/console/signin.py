@@ -153,7 +153,7 @@ class SignIn:
         try:
             async with httpx2.AsyncClient(timeout=_DEADLINE, follow_redirects=False, trust_env=False) as http:
                 response = await http.request(method, url, **sent)
-        except httpx2.HTTPError as failure:
+        except (httpx2.HTTPError, httpx2.InvalidURL) as failure:
             raise ConsoleError(f"Identity does not answer at {self.issuer} ({type(failure).__name__}).") from None
         try:
             answer = response.json()

@@ -33,6 +33,7 @@ Work = Callable[[Connection], T]
 
 RETRY_AFTER = 1.0  # seconds: what a caller is told when the database does not answer
 ATTEMPTS = 4  # of a transaction that lost against another one (deadlock, serialization failure, busy)
+TRYING = 4.0  # seconds, after which no other attempt begins: who waits for the answer is told before they give up
 _READ_ONLY = "servicekit_read_only"
 # https://www.postgresql.org/docs/17/errcodes-appendix.html
 _LOST_AGAINST_ANOTHER = frozenset({"40001", "40P01", "55P03"})
@@ -60,11 +61,13 @@ class Database:
         statement_timeout: float = 5.0,
         pause: Callable[[float], None] = time.sleep,
         chance: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.engine = _engine(url, pool_size, statement_timeout, durable=durable)
         self._now = now
         self._pause = pause
         self._chance = chance
+        self._clock = clock
         self._threads = ThreadPoolExecutor(pool_size, thread_name_prefix="sql")
         self._waiting_limit = waiting_limit + pool_size
         self._inside = 0
@@ -90,6 +93,7 @@ class Database:
 
     def run_sync(self, work: Work[T], *, read_only: bool = False) -> T:
         """Like `run`, in the calling thread."""
+        began = self._clock()
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 with self._connect(read_only) as connection, connection.begin():
@@ -97,7 +101,7 @@ class Database:
             except DBAPIError as error:
                 if not lost_against_another(error):
                     raise _unavailable(error) or error from error
-                if attempt == ATTEMPTS:
+                if attempt == ATTEMPTS or self._clock() - began > TRYING:
                     raise ServiceError(
                         Kind.UNAVAILABLE, "DATABASE_BUSY", "Too many changes at once.", retry_after=RETRY_AFTER
                     ) from error

@@ -170,7 +170,9 @@ def _frame(item: Item) -> str:
 def _last_event_id(last_event_id: Annotated[str | None, Header()] = None) -> int | None:
     if not last_event_id:
         return None
-    if not (last_event_id.isascii() and last_event_id.isdigit() and int(last_event_id[:20]) < _SEQUENCES):
+    # Nineteen digits hold any: more are not looked at, were they zeros.
+    digits = last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) <= 19
+    if not (digits and int(last_event_id) < _SEQUENCES):
         raise ServiceError(Kind.INVALID, "LAST_EVENT_ID_INVALID", "Last-Event-ID is the id of an event of ours.")
     return int(last_event_id)
 

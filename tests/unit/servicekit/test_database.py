@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import AsyncIterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,22 @@ async def test_a_busy_database_is_tried_again_a_bounded_number_of_times(tmp_path
     blocker.execute("ROLLBACK")
     blocker.close()
     assert await database.run(lambda tx: tx.execute(text("SELECT 1")).scalar_one()) == 1
+    await database.dispose()
+
+
+async def test_who_waited_long_for_a_lock_is_told_and_does_not_wait_as_long_again(tmp_path: Path) -> None:
+    """An event is handled within seconds, or counts as one that cannot be: a lock held by others is none of its own."""
+    pauses: list[float] = []
+    database = Database(
+        f"sqlite:///{tmp_path / 'busy.db'}", statement_timeout=0.01, pause=pauses.append, clock=count(0, 5).__next__
+    )
+    blocker = sqlite3.connect(database.engine.url.database or "", isolation_level=None)
+    blocker.execute("PRAGMA journal_mode=WAL")
+    blocker.execute("BEGIN IMMEDIATE")
+    with pytest.raises(ServiceError) as refused:
+        await database.run(lambda tx: tx.execute(text("SELECT 1")))
+    assert (refused.value.reason, refused.value.kind, pauses) == ("DATABASE_BUSY", Kind.UNAVAILABLE, [])
+    blocker.close()
     await database.dispose()
 
 
