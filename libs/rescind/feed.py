@@ -27,7 +27,9 @@ from rescind.messages import Heartbeat, RevocationMessage, digest, message_from
 from rescind.state import Freshness, Knowledge
 
 PAGE = 200  # messages per read of the log
-READ_TIMEOUT = 2.0  # seconds for one page
+READ_TIMEOUT = 2.0  # seconds for a catch-up from the log; one page more, a fortieth of it more
+LARGE = 4 * 1024  # bytes: what messages may have on average
+ROOM = 4 * 1024 * 1024  # bytes that they may have besides
 STALL_TIMEOUT = 2.0  # seconds for the next message of a replay
 LOOK_EVERY = 1.0  # seconds: how often an unreadable push is worth a look at the log
 DISTRUST = 10.0  # seconds for which a log that did not fit what identity signed is left alone
@@ -176,7 +178,7 @@ class Feed:
         except Exception as failure:  # it was worth a try; the next heartbeat will tell what is missing
             _log.info("reading the log failed: %s", type(failure).__name__)
             return
-        for raw in page:
+        for raw in page[:PAGE]:
             self.receive(raw)
 
     async def _from_log(self, source: LogSource) -> None:
@@ -184,16 +186,24 @@ class Feed:
         if missing is None:
             return
         collected, position = Collected(), missing.after
+        due, room = self._clock.monotonic() + READ_TIMEOUT, ROOM
         try:
             while position < missing.upto:
-                async with asyncio.timeout(READ_TIMEOUT):
-                    page = await source.read(missing.log, position, min(PAGE, missing.upto - position))
-                for raw in page[: missing.upto - position]:
+                limit = min(PAGE, missing.upto - position)
+                async with asyncio.timeout(max(0.0, due - self._clock.monotonic())):
+                    page = (await source.read(missing.log, position, limit))[:limit]
+                for raw in page:
+                    room -= len(raw)
+                    if room < 0:
+                        raise UntrustedToken("larger than a log is")
                     if collected.add(raw) is not None:
                         raise UntrustedToken("a heartbeat in the log")
-                if collected.position <= position:
-                    break
+                    if len(raw) > LARGE:  # reading it takes a while
+                        await asyncio.sleep(0)
+                if len(page) < limit or collected.position <= position:
+                    break  # it has no more
                 position = collected.position
+                due, room = due + READ_TIMEOUT / 40, room + PAGE * LARGE
                 await asyncio.sleep(0)
         except TokenRefused as refusal:
             self._distrust(str(refusal))

@@ -59,14 +59,16 @@ class Guard:
         self._questions = Questions(introspector, timeout=ask_timeout)
         self.leases = Leases(verifier, self._questions, self.authenticate, ended=self._observer.ended)
         feed.observe(self.leases)
+        self._others: list[Guard] = []
         self._reporter = reporter
 
     def for_audience(self, audience: str) -> "Guard":
         """One like this for another service's tokens, on the same feed: for whoever holds tokens for several.
 
-        It need not run: this one keeps keys and knowledge current for both.
+        It need not run: this one keeps keys and knowledge current for both, and holds its streams to their policies if
+        it was made before this one runs.
         """
-        return Guard(
+        other = Guard(
             self.verifier.for_audience(audience),
             self.feed,
             keys=self._keys,
@@ -74,6 +76,8 @@ class Guard:
             observer=self._observer,
             ask_timeout=self._ask_timeout,
         )
+        self._others.append(other)
+        return other
 
     async def authenticate(
         self,
@@ -150,7 +154,8 @@ class Guard:
         """Keeps knowledge and keys current until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.feed.run(), name="rescind-feed")
-            group.create_task(self.leases.run(), name="rescind-leases")
+            for guard in (self, *self._others):
+                group.create_task(guard.leases.run(), name="rescind-leases")
             if self._reporter is not None:
                 group.create_task(self._reporter.run(), name="rescind-receipts")
             for keyset in self._keys:
@@ -163,10 +168,17 @@ class Guard:
         try:
             yield
         finally:
-            self.leases.stop()
+            for guard in (self, *self._others):
+                guard.leases.stop()
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError:
+                task.cancel()
+                await asyncio.wait({task})
+                raise
+            if not task.cancelled():
+                task.result()
 
 
 async def _keep_current(keyset: RemoteKeySet) -> None:

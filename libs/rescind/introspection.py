@@ -84,7 +84,7 @@ def settle(answer: Answer | None, staleness: Staleness, freshness: Freshness, st
         NotFresh: nobody answered, and it is too late to do without.
     """
     if answer is None:
-        if staleness.kind == "best_effort" or stale_for > staleness.seconds:
+        if staleness.kind == "best_effort" or freshness is Freshness.SYNCING or not stale_for <= staleness.seconds:
             raise NotFresh(f"revocations are {freshness.value}, and nobody answers")
     elif not answer.active:
         raise TokenRefused("the issuer refuses it", reason=answer.reason or None)

@@ -50,12 +50,15 @@ class LeaseIndex(Generic[T]):
 
     def put(self, tied: T) -> None:
         """Puts it in under its token; if it was in under another, under this one instead."""
+        if self._in.get(tied) is tied.verified:
+            return
         self._take_out(tied)
         verified = self._in[tied] = tied.verified
         for place in verified.keys.places:
             self._places.setdefault(place, set()).add(tied)
         self._kids.setdefault(verified.kid, set()).add(tied)
         heapq.heappush(self._expiries, (verified.dies_at, next(self._numbers), tied, verified))
+        self._sweep()
 
     def remove(self, tied: T) -> bool:
         """Takes it out. False if it was not in."""
@@ -63,10 +66,13 @@ class LeaseIndex(Generic[T]):
             return False
         self._take_out(tied)
         del self._in[tied]
+        self._sweep()
+        return True
+
+    def _sweep(self) -> None:
         if len(self._expiries) > 2 * len(self._in) + SWEEP:
             self._expiries = [expiry for expiry in self._expiries if self._is_current(expiry)]
             heapq.heapify(self._expiries)
-        return True
 
     def at(self, place: Place) -> tuple[T, ...]:
         """Those that an entry at `place` may match."""

@@ -133,6 +133,7 @@ class Ledger:
         self._head = 0  # of the log that is followed
         self._newest_at = 0
         self._heard_at = float("-inf")
+        self._floor = 1  # the highest that was relied on, of the log that is held
         self._dropped_at = 0.0  # seconds, by identity's clock
         self._unsatisfied: Heard | None = None  # the newest heartbeat, while something of it is missing
         self._pending: dict[int, Chained] = {}  # of the log that is followed, waiting for their predecessors
@@ -279,7 +280,9 @@ class Ledger:
 
     def _renew(self, heard: Heard) -> None:
         knowledge, at = self.knowledge, heard.heartbeat.at / 1000
-        if knowledge.denylist.drop_below(heard.heartbeat.floor):
+        dropped = knowledge.denylist.drop_below(heard.heartbeat.floor)
+        if dropped or heard.heartbeat.floor > self._floor:  # or never got, because it was dead
+            self._floor = heard.heartbeat.floor
             # What was dropped was dead by identity's clock. Ours may be behind, or identity's be set back: from now on
             # it is at least as late here as it was there (see _accept), so no token that an entry had matched comes
             # back to life.
@@ -320,8 +323,6 @@ class Ledger:
                 yield
         if self._following == collected.log != self._chain.log:
             self._hold(chain, knowledge)
-            for chained in self._pending.values():
-                self._apply(self.knowledge, chained)
             for count, chained in enumerate(collected.messages, start=1):
                 self._observer.revoked(chained.message)
                 if count % TURN == 0:
@@ -334,8 +335,10 @@ class Ledger:
             after.log, after.kids, after.former_kids = chain.log, before.kids, before.former_kids
             after.at_least, after.fresh_until = before.at_least, before.fresh_until
             self.knowledge = after
-            self._chain = chain
+            self._chain, self._floor = chain, 1
             self._observer.began(chain.log)
+            for chained in self._pending.values():  # they waited for this log, and are in no denylist yet
+                self._apply(after, chained)
         self._chain = chain
 
     def _apply(self, knowledge: Knowledge, chained: Chained) -> None:
