@@ -230,6 +230,10 @@ def _engine(url: str, pool_size: int, statement_timeout: float, *, durable: bool
             connect_args={
                 "connect_timeout": 3,
                 "tcp_user_timeout": 5000,
+                # A host that vanished while we wait for its answer: nothing of ours is unacknowledged then.
+                "keepalives_idle": 5,
+                "keepalives_interval": 2,
+                "keepalives_count": 3,
                 "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}"
                 f" -c idle_in_transaction_session_timeout={2 * milliseconds} -c timezone=UTC"
                 f" -c synchronous_commit={'on' if durable else 'off'}",

@@ -1,6 +1,8 @@
 """SQL in worker threads: whole transactions, bounded waiting, one vocabulary for what goes wrong."""
 
 import asyncio
+import os
+import socket
 import sqlite3
 import threading
 from collections.abc import AsyncIterator
@@ -255,3 +257,16 @@ async def test_a_commit_that_need_not_survive_a_power_cut_waits_for_no_disk(data
         await database.dispose()
     # https://www.sqlite.org/pragma.html#pragma_synchronous: 2 is FULL, 1 NORMAL
     assert settings == ({True: "on", False: "off"} if "postgresql" in database_url else {True: 2, False: 1})
+
+
+async def test_a_host_that_vanishes_while_it_is_asked_is_noticed_within_seconds(postgres_url: str) -> None:
+    """By keepalives: nothing of ours is unacknowledged then, and the system's own would come after two hours."""
+    database = Database(postgres_url)
+
+    def keepalives(tx: Connection) -> list[int]:
+        with socket.socket(fileno=os.dup(tx.connection.driver_connection.fileno())) as wire:  # type: ignore[union-attr]
+            options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            return [wire.getsockopt(socket.IPPROTO_TCP, option) for option in options]
+
+    assert await database.run(keepalives) == [5, 2, 3]
+    await database.dispose()
