@@ -29,18 +29,24 @@ async def sent_from(front: Front, client: str, browser: Browser, email: str = NE
     return link_in(mail)
 
 
+async def led_by_mail(front: Front, browser: Browser, url: str, path: str, email: str) -> str:
+    """The link that is mailed to who goes from the page of signing in to `path`, which says whom they go on to."""
+    page = await browser.open(url)
+    flow = page.form("/login").fields["flow"]
+    assert f'href="{path}?flow={quote(flow)}"' in (await browser.get(page.url)).text
+    page = await asked(front, f"{path}?flow={quote(flow)}", email, browser)
+    assert "Open the link in this browser, and you go on to Rescind mobile." in page.text
+    (mail,) = await Mailbox().empty(front.parts)
+    return link_in(mail)
+
+
 async def test_who_came_from_a_client_goes_on_to_it_with_a_code(front: Front) -> None:
     browser, mobile = front.browser(), front.client("mobile")
     started = mobile.start(scope="orders:read", resource=ORDERS)
-    page = await browser.open(started.url)
-    flow = page.form("/login").fields["flow"]
-    assert f'href="/signup?flow={quote(flow)}"' in (await browser.get(page.url)).text
-    page = await asked(front, f"/signup?flow={quote(flow)}", NEW, browser)
-    assert "Open the link in this browser, and you go on to Rescind mobile." in page.text
-    (mail,) = await Mailbox().empty(front.parts)
-    form = await browser.get(link_in(mail))
+    link = await led_by_mail(front, browser, started.url, "/signup", NEW)
+    form = await browser.get(link)
     assert "form-action 'self' http://127.0.0.1:7777;" in form.headers["content-security-policy"]
-    answer = await browser.submit(await browser.open(link_in(mail)), "/signup/finish", name="Carol", password=GOOD)
+    answer = await browser.submit(await browser.open(link), "/signup/finish", name="Carol", password=GOOD)
     assert isinstance(answer, str)
     tokens = await mobile.redeem(started, mobile.code_from(started, answer))
     assert tokens.scope == "orders:read"
@@ -57,13 +63,8 @@ async def test_a_third_party_is_still_consented_to(front: Front) -> None:
 async def test_who_has_an_account_chooses_a_new_password_and_goes_on_with_a_code(front: Front, path: str) -> None:
     browser, mobile = front.browser(), front.client("mobile")
     started = mobile.start(scope="orders:read", resource=ORDERS)
-    page = await browser.open(started.url)
-    flow = page.form("/login").fields["flow"]
-    assert f'href="{path}?flow={quote(flow)}"' in (await browser.get(page.url)).text
-    page = await asked(front, f"{path}?flow={quote(flow)}", ALICE, browser)
-    assert "Open the link in this browser, and you go on to Rescind mobile." in page.text
-    (mail,) = await Mailbox().empty(front.parts)
-    page = await finished(front, link_in(mail), browser, password=GOOD)
+    link = await led_by_mail(front, browser, started.url, path, ALICE)
+    page = await finished(front, link, browser, password=GOOD)
     assert "to continue to Rescind mobile" in page.text
     assert "Your password has been changed" in page.text
     answer = await browser.submit(page, "/login", email=ALICE, password=GOOD)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import BigInteger, Column, Connection, MetaData, Table, Text, func, select, text
@@ -264,7 +265,8 @@ async def test_a_host_that_vanishes_while_it_is_asked_is_noticed_within_seconds(
     database = Database(postgres_url)
 
     def keepalives(tx: Connection) -> list[int]:
-        with socket.socket(fileno=os.dup(tx.connection.driver_connection.fileno())) as wire:  # type: ignore[union-attr]
+        connection: Any = tx.connection.driver_connection  # psycopg's own
+        with socket.socket(fileno=os.dup(connection.fileno())) as wire:
             options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
             return [wire.getsockopt(socket.IPPROTO_TCP, option) for option in options]
 
