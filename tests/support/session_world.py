@@ -8,7 +8,7 @@ import asyncio
 import base64
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,6 +36,7 @@ from servicekit.verification import VerifierSettings, connect
 from session.app import Hands
 from session.app import build as build_session
 from session.settings import Settings
+from support.eventually import eventually
 from support.identity_front import _keys_drawn_in_turn, front_settings, quick_passwords
 from support.schemas import prepare
 from support.session_peers import NOTIFICATION_RULES, ORDER_RULES, Notifications, Orders, serving
@@ -158,17 +159,25 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def running(service: Service) -> AsyncIterator[Ports]:
-    """A service, until the block is left."""
+    """A service, from when it is ready until the block is left."""
     up: asyncio.Future[Ports] = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(serve(service, started=up.set_result))
     await asyncio.wait({up, task}, timeout=30, return_when=asyncio.FIRST_COMPLETED)
     try:
         if task.done():
             await task
+        await eventually(_is_ready(service), within=30)
         yield up.result()
     finally:
         service.stop()
         await task
+
+
+def _is_ready(service: Service) -> Callable[[], Awaitable[bool]]:
+    async def ready() -> bool:
+        return service.ready().ready
+
+    return ready
 
 
 @asynccontextmanager
