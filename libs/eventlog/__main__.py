@@ -26,7 +26,10 @@ HERE = "redis://localhost:6379/0"
 
 def _at(url: str, stream: str, group: str, work: Callable[[Group], Awaitable[T]]) -> T:
     async def run() -> T:
-        redis = RedisStream(url, stream)
+        try:
+            redis = RedisStream(url, stream)
+        except ValueError:  # its text may hold half of a password
+            raise typer.BadParameter("not a URL of a Redis", param_hint="--redis-url") from None
         try:
             return await work(redis.group(group))
         finally:

@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
@@ -196,17 +196,29 @@ def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> Non
         loop.call_soon_threadsafe(call)
 
 
-def _engine(url: str, pool_size: int, statement_timeout: float, *, durable: bool) -> Engine:
+def parse_url(url: str) -> URL:
+    """What `url` names.
+
+    Raises:
+        ValueError: no database that `Database` knows how to run; says why, with nothing of the URL in it.
+    """
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
-        raise ValueError(
-            "not a database URL (sqlite:///file.db, postgresql+psycopg://user:password@host/db)"
-        ) from error
-    # hide_parameters: an exception's text must not carry what people typed in.
+    except (ArgumentError, ValueError):
+        # From None: their text holds what stood where the port belongs, which may be half of a password.
+        raise ValueError("not a database URL (sqlite:///file.db, postgresql+psycopg://user:password@host/db)") from None
     if parsed.get_backend_name() == "sqlite":
         if parsed.database in (None, "", ":memory:"):
             raise ValueError("SQLite needs a file: every thread has a connection of its own")
+    elif parsed.get_backend_name() not in ("postgresql", "postgres"):
+        raise ValueError("not supported: use sqlite or postgresql")
+    return parsed
+
+
+def _engine(url: str, pool_size: int, statement_timeout: float, *, durable: bool) -> Engine:
+    parsed = parse_url(url)
+    # hide_parameters: an exception's text must not carry what people typed in.
+    if parsed.get_backend_name() == "sqlite":
         engine = create_engine(
             parsed,
             hide_parameters=True,
@@ -217,31 +229,29 @@ def _engine(url: str, pool_size: int, statement_timeout: float, *, durable: bool
         event.listen(engine, "connect", partial(_prepare_sqlite, synchronous="FULL" if durable else "NORMAL"))
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    if parsed.get_backend_name() in ("postgresql", "postgres"):
-        milliseconds = round(statement_timeout * 1000)
-        engine = create_engine(
-            parsed.set(drivername="postgresql+psycopg"),
-            hide_parameters=True,
-            pool_size=pool_size,
-            max_overflow=0,
-            pool_pre_ping=True,
-            pool_recycle=1800,
-            isolation_level="READ COMMITTED",
-            connect_args={
-                "connect_timeout": 3,
-                "tcp_user_timeout": 5000,
-                # A host that vanished while we wait for its answer: nothing of ours is unacknowledged then.
-                "keepalives_idle": 5,
-                "keepalives_interval": 2,
-                "keepalives_count": 3,
-                "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}"
-                f" -c idle_in_transaction_session_timeout={2 * milliseconds} -c timezone=UTC"
-                f" -c synchronous_commit={'on' if durable else 'off'}",
-            },
-        )
-        event.listen(engine, "begin", _begin_postgresql)
-        return engine
-    raise ValueError(f"{parsed.get_backend_name()} is not supported: use sqlite or postgresql")
+    milliseconds = round(statement_timeout * 1000)
+    engine = create_engine(
+        parsed.set(drivername="postgresql+psycopg"),
+        hide_parameters=True,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_pre_ping=True,
+        pool_recycle=1800,
+        isolation_level="READ COMMITTED",
+        connect_args={
+            "connect_timeout": 3,
+            "tcp_user_timeout": 5000,
+            # A host that vanished while we wait for its answer: nothing of ours is unacknowledged then.
+            "keepalives_idle": 5,
+            "keepalives_interval": 2,
+            "keepalives_count": 3,
+            "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}"
+            f" -c idle_in_transaction_session_timeout={2 * milliseconds} -c timezone=UTC"
+            f" -c synchronous_commit={'on' if durable else 'off'}",
+        },
+    )
+    event.listen(engine, "begin", _begin_postgresql)
+    return engine
 
 
 def _prepare_sqlite(connection: Any, _record: Any, *, synchronous: str) -> None:

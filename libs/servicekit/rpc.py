@@ -7,14 +7,14 @@ import contextlib
 import inspect
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
 import grpc.aio
 import structlog
 
-from servicekit.errors import ServiceError, internal, rpc_status, understood
+from servicekit.errors import Kind, ServiceError, internal, rpc_status, understood
 from servicekit.metrics import Metrics
 from servicekit.telemetry import request_context, request_id
 
@@ -90,7 +90,7 @@ class Edge(grpc.aio.ServerInterceptor):
         wrap = self._stream if handler.response_streaming else self._unary
         return _MAKE[kind](
             wrap(handler_call_details.method, behaviour),
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=_reading(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
 
@@ -99,7 +99,7 @@ class Edge(grpc.aio.ServerInterceptor):
             with request_context(_carrier(context)):
                 began, reason = time.perf_counter(), ""
                 try:
-                    return await behaviour(request, context)
+                    return await behaviour(_readable(request), context)
                 except Exception as error:  # this is the last place that can answer
                     foreseen = self._foreseen(method, error)
                     reason = foreseen.reason
@@ -116,7 +116,7 @@ class Edge(grpc.aio.ServerInterceptor):
             with request_context(_carrier(context)):
                 began, reason = time.perf_counter(), ""
                 try:
-                    responses = behaviour(request, context)
+                    responses = behaviour(_readable(request), context)
                     if inspect.isawaitable(responses):  # it writes by itself, as grpc.health's Watch does
                         await responses
                         return
@@ -149,6 +149,37 @@ class Edge(grpc.aio.ServerInterceptor):
         if not method.startswith("/grpc.health."):
             refused = {"reason": reason} if reason else {}
             _log.info("rpc", method=method, grpc_code=code, ms=round(seconds * 1000, 2), **refused)
+
+
+class _Unreadable:
+    """Stands for a message that is none, until it comes to where a caller can be answered: gRPC's own answer would be
+    UNKNOWN, with the exception's text, and counted nowhere.
+    """
+
+
+def _reading(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    if deserialize is None:
+        return None
+
+    def read(message: bytes) -> Any:
+        try:
+            return deserialize(message)
+        except Exception:  # whatever a parser raises
+            return _Unreadable()
+
+    return read
+
+
+def _readable(request: Any) -> Any:
+    """The request, or the stream of them."""
+    if isinstance(request, _Unreadable):
+        raise ServiceError(Kind.INVALID, "MESSAGE_UNREADABLE", "This is no message of the type that the method takes.")
+    return _each_readable(request) if isinstance(request, AsyncIterator) else request
+
+
+async def _each_readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _readable(request)
 
 
 def _code_name(context: Context) -> str:

@@ -18,7 +18,10 @@ from typing import Annotated, Literal, TextIO, TypeVar
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from redis.asyncio import ConnectionPool
+from redis.exceptions import RedisError
 
+from servicekit.database import parse_url
 from servicekit.visitor import parse_networks
 
 KEY_BYTES = 32
@@ -37,14 +40,24 @@ def _no_trailing_slash(url: str) -> str:
 
 
 def _redis(url: SecretStr) -> SecretStr:
-    if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+    text = url.get_secret_value()
+    if not text.startswith(("redis://", "rediss://", "unix://")):
         raise ValueError("must begin with redis://, rediss:// or unix://")
+    try:
+        ConnectionPool.from_url(text).make_connection()  # type: ignore[no-untyped-call]  # connects nothing
+    except (TypeError, ValueError, RedisError):
+        # From None: its text holds what stood where the port belongs, which may be half of a password.
+        raise ValueError(
+            "not a URL of a Redis: host, port or an option is wrong, or the password has / ? # unescaped (%2F %3F %23)"
+        ) from None
     return url
 
 
 def _database(url: SecretStr) -> SecretStr:
-    if not url.get_secret_value().startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://")):
+    text = url.get_secret_value()
+    if not text.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://")):
         raise ValueError("must begin with sqlite:/// or postgresql://")
+    parse_url(text)
     return url
 
 

@@ -55,6 +55,12 @@ def ids(redis_url: str, command: Callable[..., Result]) -> list[str]:
     return [line.split()[0] for line in command("list").stdout.splitlines()]
 
 
+def test_a_url_that_is_none_is_told_without_it() -> None:
+    result = CliRunner().invoke(app, ["dead-letters", "list", "--redis-url", "redis://:hunter2/3@redis"])
+    assert (result.exit_code, "hunter2" in result.output) == (2, False)
+    assert "not a URL of a Redis" in result.output
+
+
 def test_the_list_says_what_and_why(command: Callable[..., Result], ids: list[str]) -> None:
     result = command("list")
     assert result.exit_code == 0

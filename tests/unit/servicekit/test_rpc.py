@@ -38,6 +38,12 @@ async def _unary(request: bytes, context: Any) -> bytes:
     return request
 
 
+def _parse(message: bytes) -> bytes:
+    if message == b"unreadable":
+        raise ValueError("hunter2")
+    return message
+
+
 async def _stream(request: bytes, context: Any) -> AsyncIterator[bytes]:
     yield b"first"
     yield await _unary(request, context)
@@ -78,12 +84,12 @@ def metrics() -> Metrics:
 async def channel(metrics: Metrics) -> AsyncIterator[grpc.aio.Channel]:
     server = grpc.aio.server(interceptors=[Edge(metrics)], options=SERVER_OPTIONS)
     handlers = {
-        "Unary": grpc.unary_unary_rpc_method_handler(_unary),  # type: ignore[arg-type]
-        "Stream": grpc.unary_stream_rpc_method_handler(_stream),  # type: ignore[arg-type]
+        "Unary": grpc.unary_unary_rpc_method_handler(_unary, request_deserializer=_parse),  # type: ignore[arg-type]
+        "Stream": grpc.unary_stream_rpc_method_handler(_stream, request_deserializer=_parse),  # type: ignore[arg-type]
         "Writes": grpc.unary_stream_rpc_method_handler(_writes),  # type: ignore[arg-type]
         "Floods": grpc.unary_stream_rpc_method_handler(_floods),  # type: ignore[arg-type]
-        "Gather": grpc.stream_unary_rpc_method_handler(_gather),  # type: ignore[arg-type]
-        "Echo": grpc.stream_stream_rpc_method_handler(_echo),  # type: ignore[arg-type]
+        "Gather": grpc.stream_unary_rpc_method_handler(_gather, request_deserializer=_parse),  # type: ignore[arg-type]
+        "Echo": grpc.stream_stream_rpc_method_handler(_echo, request_deserializer=_parse),  # type: ignore[arg-type]
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Service", handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -213,6 +219,19 @@ def test_every_refusal_of_the_verifier_has_words() -> None:
     kinds = {leaf: understood(leaf(*special.get(leaf, ("why",)))) for leaf in leaves(RescindError)}
     assert len(kinds) >= 7
     assert all(error is not None and error.reason == leaf.reason for leaf, error in kinds.items())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_message_that_is_none_is_refused_and_counted(
+    channel: grpc.aio.Channel, metrics: Metrics, kind: str
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await _call(channel, kind, b"unreadable")
+    _, info = _details(failed.value)
+    assert (failed.value.code(), info.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_UNREADABLE")
+    assert "hunter2" not in str(failed.value)
+    labels = {"method": f"/test.Service/{kind}", "code": "INVALID_ARGUMENT"}
+    assert metrics.registry.get_sample_value("grpc_server_seconds_count", labels) == 1
 
 
 async def test_a_handler_may_write_by_itself(channel: grpc.aio.Channel, metrics: Metrics) -> None:

@@ -47,6 +47,52 @@ def test_all_faults_are_told_at_once_and_no_value_is(monkeypatch: pytest.MonkeyP
     ]
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hunter2/3@redis:6379/0",
+        "redis://:hunter2#3@redis:6379/0",
+        "redis://redis:hunter2/0",
+        "redis://redis:99999/0",
+        "redis://[::1",
+        "redis://redis/0?hunter2=1",
+        "redis://redis/0?socket_timeout=hunter2",
+    ],
+)
+def test_a_url_that_is_of_no_redis_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    (told,) = _faults(monkeypatch, THING_DATABASE_URL="sqlite:///x.db", THING_SECRET="x", THING_REDIS_URL=url)
+    assert told.startswith("THING_REDIS_URL: not a URL of a Redis")
+    assert "hunter2" not in told
+
+
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [
+        ("postgresql://u:p@db:hunter2/x", "not a database URL"),
+        ("postgresql://[::1/x", "not a database URL"),
+        ("sqlite:///", "SQLite needs a file"),
+        ("sqlite:///:memory:", "SQLite needs a file"),
+    ],
+)
+def test_a_url_that_is_of_no_database_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, url: str, fault: str
+) -> None:
+    (told,) = _faults(monkeypatch, THING_DATABASE_URL=url, THING_SECRET="x")
+    assert told.startswith(f"THING_DATABASE_URL: {fault}")
+    assert "hunter2" not in told
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://redis", "rediss://u:p%2F@redis:1/3", "unix:///run/redis.sock?db=1", "redis://[::1]:6379/0", "redis://"],
+)
+def test_urls_that_name_a_redis_are_taken(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("THING_DATABASE_URL", "postgresql+psycopg://u:p%2F@[::1]:5432/x")
+    monkeypatch.setenv("THING_SECRET", "x")
+    monkeypatch.setenv("THING_REDIS_URL", url)
+    assert load(Settings).redis_url.get_secret_value() == url
+
+
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _faults(monkeypatch) == ["THING_DATABASE_URL is not set", "THING_SECRET is not set"]
 
