@@ -20,7 +20,7 @@ from orders.bodies import (
     product_of,
 )
 from orders.domain import Item, Order, Status
-from orders.etags import IF_MATCH, IfMatch, IfNoneMatch
+from orders.etags import CONDITIONAL, OnlyIf
 from orders.paging import Page, invalid
 from orders.service import Orders, caller_of
 from rescind import Principal
@@ -67,20 +67,21 @@ def _own_orders(routes: APIRouter, orders: Orders, may_read: Any, may_write: Any
 
     @routes.get("/orders/{order_id}", tags=["orders"], dependencies=[may_read, _no_query], response_model=OrderBody)
     async def get(
-        principal: Annotated[Principal, may_read], order_id: str, held: IfNoneMatch, response: Response
+        principal: Annotated[Principal, may_read], order_id: str, only_if: OnlyIf, response: Response
     ) -> OrderBody | Response:
         order = await orders.get(caller_of(principal), order_id)
-        if order.etag in held:
+        only_if.check_match(order.etag)
+        if only_if.holds(order.etag):
             return Response(status_code=304, headers={"etag": order.etag})
         return _shown(order, response)
 
     @routes.post(
-        "/orders/{order_id}/cancel", tags=["orders"], dependencies=[may_write, _no_query], openapi_extra=IF_MATCH
+        "/orders/{order_id}/cancel", tags=["orders"], dependencies=[may_write, _no_query], openapi_extra=CONDITIONAL
     )
     async def cancel(
-        principal: Annotated[Principal, may_write], order_id: str, etags: IfMatch, response: Response
+        principal: Annotated[Principal, may_write], order_id: str, only_if: OnlyIf, response: Response
     ) -> OrderBody:
-        return _shown(await orders.cancel(caller_of(principal), order_id, etags), response)
+        return _shown(await orders.cancel(caller_of(principal), order_id, only_if), response)
 
 
 def _any_orders(routes: APIRouter, backoffice: BackOffice, may: Any) -> None:
@@ -92,30 +93,30 @@ def _any_orders(routes: APIRouter, backoffice: BackOffice, may: Any) -> None:
     async def list_all(page_size: int = 0, page_token: str = "", status: str = "") -> PageBody:
         return _page(await backoffice.list_all(page_size, page_token, _statuses(status)))
 
-    options: dict[str, Any] = {"tags": ["back office"], "dependencies": [may, _no_query], "openapi_extra": IF_MATCH}
+    options: dict[str, Any] = {"tags": ["back office"], "dependencies": [may, _no_query], "openapi_extra": CONDITIONAL}
 
     @routes.post("/orders/{order_id}/confirm", **options)
     async def confirm(
-        principal: Annotated[Principal, may], order_id: str, etags: IfMatch, response: Response
+        principal: Annotated[Principal, may], order_id: str, only_if: OnlyIf, response: Response
     ) -> OrderBody:
-        return _shown(await backoffice.confirm(caller_of(principal), order_id, etags), response)
+        return _shown(await backoffice.confirm(caller_of(principal), order_id, only_if), response)
 
     @routes.post("/orders/{order_id}/ship", **options)
     async def ship(
         principal: Annotated[Principal, may],
         order_id: str,
-        etags: IfMatch,
+        only_if: OnlyIf,
         response: Response,
         body: ShipOrderBody | None = None,
     ) -> OrderBody:
         number = "" if body is None else body.tracking_number
-        return _shown(await backoffice.ship(caller_of(principal), order_id, number, etags), response)
+        return _shown(await backoffice.ship(caller_of(principal), order_id, number, only_if), response)
 
     @routes.post("/orders/{order_id}/deliver", **options)
     async def deliver(
-        principal: Annotated[Principal, may], order_id: str, etags: IfMatch, response: Response
+        principal: Annotated[Principal, may], order_id: str, only_if: OnlyIf, response: Response
     ) -> OrderBody:
-        return _shown(await backoffice.deliver(caller_of(principal), order_id, etags), response)
+        return _shown(await backoffice.deliver(caller_of(principal), order_id, only_if), response)
 
 
 def _products(routes: APIRouter, orders: Orders, backoffice: BackOffice, may_read: Any, may: Any) -> None:
@@ -125,9 +126,9 @@ def _products(routes: APIRouter, orders: Orders, backoffice: BackOffice, may_rea
         products = [product_body(product) for product in page.items]
         return ProductPageBody(products=products, next_page_token=page.next_page_token)
 
-    @routes.put("/products/{sku}", tags=["catalogue"], dependencies=[may, _no_query], openapi_extra=IF_MATCH)
-    async def put_product(sku: str, body: PutProductBody, etags: IfMatch, response: Response) -> ProductBody:
-        product, is_new = await backoffice.put_product(product_of(sku, body), etags)
+    @routes.put("/products/{sku}", tags=["catalogue"], dependencies=[may, _no_query], openapi_extra=CONDITIONAL)
+    async def put_product(sku: str, body: PutProductBody, only_if: OnlyIf, response: Response) -> ProductBody:
+        product, is_new = await backoffice.put_product(product_of(sku, body), only_if)
         response.status_code = 201 if is_new else 200
         response.headers["etag"] = product.etag
         return product_body(product)

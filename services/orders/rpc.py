@@ -1,6 +1,6 @@
 """Orders over gRPC: the same use cases, refusals and reasons as over HTTP."""
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
@@ -13,7 +13,7 @@ from orders.backoffice import BackOffice
 from orders.domain import Item, Money, Order, Product, Sku, Status
 from orders.events import money
 from orders.paging import Page, invalid
-from orders.service import ANY_ETAG, Caller, Orders, caller_of
+from orders.service import UNCONDITIONAL, Caller, Orders, Precondition, caller_of
 from orders.watching import Watches
 from rescind.grpc import current_principal
 
@@ -62,7 +62,7 @@ class OrdersServicer(orders_pb2_grpc.OrdersServiceServicer):
 
     async def CancelOrder(self, request: pb.CancelOrderRequest, context: Context) -> pb.Order:
         """Cancels an order."""
-        return _shown(await self._orders.cancel(_caller(), request.id, _etags(request.etag)))
+        return _shown(await self._orders.cancel(_caller(), request.id, _only_if(request.etag)))
 
     async def WatchOrders(
         self, request: pb.WatchOrdersRequest, context: Context
@@ -83,16 +83,16 @@ class OrdersServicer(orders_pb2_grpc.OrdersServiceServicer):
 
     async def ConfirmOrder(self, request: pb.ConfirmOrderRequest, context: Context) -> pb.Order:
         """Accepts an order."""
-        return _shown(await self._backoffice.confirm(_caller(), request.id, _etags(request.etag)))
+        return _shown(await self._backoffice.confirm(_caller(), request.id, _only_if(request.etag)))
 
     async def ShipOrder(self, request: pb.ShipOrderRequest, context: Context) -> pb.Order:
         """Sends an order on its way."""
-        etags = _etags(request.etag)
-        return _shown(await self._backoffice.ship(_caller(), request.id, request.tracking_number, etags))
+        only_if = _only_if(request.etag)
+        return _shown(await self._backoffice.ship(_caller(), request.id, request.tracking_number, only_if))
 
     async def DeliverOrder(self, request: pb.DeliverOrderRequest, context: Context) -> pb.Order:
         """Notes that an order arrived."""
-        return _shown(await self._backoffice.deliver(_caller(), request.id, _etags(request.etag)))
+        return _shown(await self._backoffice.deliver(_caller(), request.id, _only_if(request.etag)))
 
     async def ListAllOrders(self, request: pb.ListAllOrdersRequest, context: Context) -> pb.ListOrdersResponse:
         """A page of everybody's orders."""
@@ -109,7 +109,7 @@ class OrdersServicer(orders_pb2_grpc.OrdersServiceServicer):
         wanted = request.product
         price = Money(wanted.price.minor_units, wanted.price.currency)
         product = Product(Sku(wanted.sku), wanted.name, price, wanted.stock)
-        put, _ = await self._backoffice.put_product(product, _etags(wanted.etag))
+        put, _ = await self._backoffice.put_product(product, _only_if(wanted.etag))
         return _product(put)
 
 
@@ -117,8 +117,8 @@ def _caller() -> Caller:
     return caller_of(current_principal())
 
 
-def _etags(etag: str) -> Collection[str]:
-    return [etag] if etag else ANY_ETAG
+def _only_if(etag: str) -> Precondition:
+    return Precondition(match=[etag]) if etag else UNCONDITIONAL
 
 
 def _page(page: Page[Order]) -> pb.ListOrdersResponse:

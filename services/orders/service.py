@@ -35,7 +35,6 @@ from servicekit.database import Database
 from servicekit.errors import Kind, ServiceError
 
 ADMIN = "orders:admin"  # the scope
-ANY_ETAG: Collection[str] = ()  # the caller does not mind what changed since they looked
 Changed = Callable[[Order], None]  # told of an order that was changed, after the commit, in the event loop
 _REASONS = {
     Status.CONFIRMED: "ORDER_NOT_CONFIRMABLE",
@@ -62,6 +61,50 @@ def caller_of(principal: Principal) -> Caller:
 def new_order_id() -> OrderId:
     """128 random bits: nobody guesses another order's id, though guessing it would not help."""
     return OrderId("ord_" + base64.urlsafe_b64encode(secrets.token_bytes(16)).rstrip(b"=").decode())
+
+
+ANY = "*"  # in a precondition: whatever etag there is
+
+
+@dataclass(frozen=True, slots=True)
+class Precondition:
+    """What a caller has seen, and whether it must still be so (RFC 9110 section 13.1); by itself it asks for nothing.
+
+    One of `match` must hold, and none of `none_match` may. What does not exist has the etag "", which nothing equals.
+    """
+
+    match: Collection[str] | None = None
+    none_match: Collection[str] = ()
+
+    def check(self, etag: str) -> None:
+        """Passes when a change may be made.
+
+        Raises:
+            ServiceError: ETAG_MISMATCH, ETAG_MATCH.
+        """
+        self.check_match(etag)
+        if self.holds(etag):
+            raise ServiceError(Kind.PRECONDITION, "ETAG_MATCH", "There is one, and you asked for none like it.")
+
+    def check_match(self, etag: str) -> None:
+        """Passes when it is still as the caller says.
+
+        Raises:
+            ServiceError: ETAG_MISMATCH.
+        """
+        if self.match is not None and not _among(etag, self.match):
+            raise ServiceError(Kind.PRECONDITION, "ETAG_MISMATCH", "It has changed since you looked. Look again.")
+
+    def holds(self, etag: str) -> bool:
+        """Whether the caller holds this one already, and need not be shown it."""
+        return _among(etag, self.none_match)
+
+
+UNCONDITIONAL = Precondition()
+
+
+def _among(etag: str, etags: Collection[str]) -> bool:
+    return bool(etag) and (etag in etags or ANY in etags)
 
 
 class Orders:
@@ -144,26 +187,26 @@ class Orders:
         size, after = checked_size(page_size), products_after(page_token)
         return page_of(await self._database.read(lambda tx: storage.catalogue(tx, size + 1, after)), size)
 
-    async def cancel(self, caller: Caller, order_id: str, etags: Collection[str] = ANY_ETAG) -> Order:
-        """Cancels an order, once, if it is still as one of `etags` says; its stock is free again.
+    async def cancel(self, caller: Caller, order_id: str, only_if: Precondition = UNCONDITIONAL) -> Order:
+        """Cancels an order, once, if `only_if` holds; its stock is free again.
 
         Raises:
-            ServiceError: ORDER_NOT_FOUND, ETAG_MISMATCH, ORDER_NOT_CANCELLABLE; nothing was changed.
+            ServiceError: ORDER_NOT_FOUND, ETAG_MISMATCH, ETAG_MATCH, ORDER_NOT_CANCELLABLE; nothing was changed.
         """
-        return await self.advance(caller, order_id, Status.CANCELLED, etags)
+        return await self.advance(caller, order_id, Status.CANCELLED, only_if)
 
     async def advance(
-        self, caller: Caller, order_id: str, status: Status, etags: Collection[str], *, tracking_number: str = ""
+        self, caller: Caller, order_id: str, status: Status, only_if: Precondition, *, tracking_number: str = ""
     ) -> Order:
-        """Brings an order into its next state, if it is still as one of `etags` says. Of many at once, one does.
+        """Brings an order into its next state, if `only_if` holds. Of many at once, one does.
 
         Raises:
-            ServiceError: ORDER_NOT_FOUND, ETAG_MISMATCH, or ORDER_NOT_... by `status`; nothing was changed.
+            ServiceError: ORDER_NOT_FOUND, ETAG_MISMATCH, ETAG_MATCH, or ORDER_NOT_... by `status`; nothing was changed.
         """
 
         def work(tx: Connection) -> Order:
             order = _visible(tx, caller, order_id, lock=True)
-            check_etag(order.etag, etags)
+            only_if.check(order.etag)
             try:
                 changed = order.become(status, self._database.now(tx), tracking_number=tracking_number)
             except NotPossible as error:
@@ -177,16 +220,6 @@ class Orders:
         order = await self._database.run(work)
         self._changed(order)
         return order
-
-
-def check_etag(etag: str, etags: Collection[str]) -> None:
-    """Passes when `etags` is ANY_ETAG or holds `etag` (RFC 9110 section 13.1.1: strong comparison).
-
-    Raises:
-        ServiceError: ETAG_MISMATCH.
-    """
-    if etags and etag not in etags:
-        raise ServiceError(Kind.PRECONDITION, "ETAG_MISMATCH", "It has changed since you looked. Look again.")
 
 
 def _visible(tx: Connection, caller: Caller, order_id: str, *, lock: bool = False) -> Order:
