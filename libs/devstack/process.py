@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from devstack.target import StackError
 
-_STOP_SECONDS = 12.0  # a service drains for up to 8
+STOP_SECONDS = 28.0  # a service drains for up to 8, and a mail that is being delivered takes up to 17
 
 # Has the kernel end the process when the supervisor (argument 1) dies, however it dies, then becomes the command: 1 is
 # PR_SET_PDEATHSIG of prctl(2). Not by `preexec_fn`: Python code between fork and exec is unsafe beside gRPC's threads.
@@ -102,7 +102,7 @@ class Process:
         self.signal(signal.SIGCONT)
         self.signal(signal.SIGTERM)
         try:
-            async with asyncio.timeout(_STOP_SECONDS):
+            async with asyncio.timeout(STOP_SECONDS):
                 await self._process.wait()
         except TimeoutError:
             self.signal(signal.SIGKILL)

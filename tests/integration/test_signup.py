@@ -9,6 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from sqlalchemy import event, func, select, update
 
+from identity.people.letters import Printer
+from identity.people.post import Postman
 from identity.people.storage import mail_links, mails
 from identity.storage import login_sessions, users
 from identity.web import SESSION_COOKIE
@@ -343,6 +345,25 @@ async def test_who_died_with_a_mail_leaves_it_to_another(front: Front) -> None:
     assert await Mailbox().empty(front.parts) == []
     front.clock.forward(61)
     assert len(await Mailbox().empty(front.parts)) == 1
+
+
+async def test_a_stop_waits_for_the_mail_that_is_being_delivered(front: Front) -> None:
+    await asked(front, "/signup", NEW)
+    stop: list[asyncio.Task[None]] = []
+
+    class Told(Mailbox):
+        async def send(self, mail: Any) -> None:
+            stop[0].cancel()
+            await asyncio.sleep(0)  # it is told, and what follows was not yet written down
+            await super().send(mail)
+
+    told = Told()
+    postman = Postman(front.parts.database, front.parts.people.post, Printer(front.parts.settings.issuer), told)
+    stop.append(asyncio.create_task(postman.run()))
+    with pytest.raises(asyncio.CancelledError):
+        await stop[0]
+    front.clock.forward(61)
+    assert (len(told.mails), await Mailbox().empty(front.parts)) == (1, [])
 
 
 async def test_who_signs_up_in_anothers_browser_signs_that_one_out(front: Front) -> None:

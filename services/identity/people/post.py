@@ -20,10 +20,11 @@ from identity.people.storage import mails
 from identity.sealing import SealBroken, SecretKeys
 from servicekit.database import Database
 from servicekit.errors import ServiceError
-from servicekit.mail import Mailer, MailRefused, MailUnavailable
+from servicekit.mail import DEADLINE, Mailer, MailRefused, MailUnavailable
 
 CLAIM_MS = 60_000  # longer than a mailer's deadline: so long a mail is one replica's
 LONGEST_PAUSE_MS = 15 * 60_000
+STOPPING = DEADLINE + 2.0  # seconds that a stop waits for a delivery
 POLL = 2.0  # seconds; a mail of this process is sent at once
 _log = structlog.get_logger("identity.post")
 
@@ -79,11 +80,23 @@ class Postman:
         """Sends for ever; a database that does not answer is asked again later."""
         while True:
             try:
-                while await self.deliver_one():
+                while await self._deliver_whole():
                     pass
             except ServiceError as error:
                 _log.warning("post_waits", reason=error.reason)
             await self._patience(self._post.handed_in)
+
+    async def _deliver_whole(self) -> bool:
+        """As `deliver_one`. A stop waits for its end: a mail whose taking nobody wrote down comes again."""
+        delivery = asyncio.create_task(self.deliver_one())
+        try:
+            return await asyncio.shield(delivery)
+        except asyncio.CancelledError:
+            await asyncio.wait({delivery}, timeout=STOPPING)
+            raise
+        finally:
+            delivery.cancel()
+            await asyncio.gather(delivery, return_exceptions=True)
 
     async def deliver_one(self) -> bool:
         """Takes the mail that is due longest and sends it; False when none is due."""

@@ -47,14 +47,14 @@ class Pace:
     """Seconds, but for `in_hand`: how many mails one process sends at the same time.
 
     A claim holds for `lease`, of which `sending` must be left when a mail is handed over. `poll` is how late a mail is
-    found that another process queued or left behind.
+    found that another process queued or left behind. `stopping` is how long a stop waits for what is under way.
     """
 
     in_hand: int = 8
     lease: float = 60.0
     sending: float = DEADLINE + 1.0
     poll: float = 2.0
-    stopping: float = 5.0
+    stopping: float = DEADLINE + 2.0
     tally: float = 15.0
 
 

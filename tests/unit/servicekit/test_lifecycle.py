@@ -237,6 +237,23 @@ async def test_a_busy_port_is_named_with_its_variable(which: str) -> None:
     assert process.happened == ["closed first", "closed second"]
 
 
+async def test_all_of_it_listens_on_ipv6_too() -> None:
+    here = Address("::1", 0)
+    process = Process(http_address=here, grpc_address=here, metrics_address=here)
+    async with _running(process) as (ports, _), httpx2.AsyncClient() as client:
+        assert (await client.get(f"http://[::1]:{ports.http}/livez")).status_code == 200
+        assert "process_" in (await client.get(f"http://[::1]:{ports.metrics}/metrics")).text
+        async with grpc.aio.insecure_channel(f"[::1]:{ports.grpc}") as channel:
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            assert (await stub.Check(health_pb2.HealthCheckRequest(), timeout=5)).status == 1
+    with socket.socket(socket.AF_INET6) as taken:
+        taken.bind(("::1", 0))
+        taken.listen()
+        busy = Process(grpc_address=Address("::1", taken.getsockname()[1]))
+        with pytest.raises(StartError, match=r"cannot listen on \[::1\]:\d+: Address already in use"):
+            await serve(busy.service)
+
+
 async def test_what_is_missing_at_the_start_ends_it_before_anything_runs() -> None:
     async def missing() -> None:
         raise StartError("no database")
