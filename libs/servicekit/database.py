@@ -4,9 +4,10 @@ A use case hands over a plain function of one transaction, `work(tx)`, and await
 
     order = await database.run(lambda tx: storage.find(tx, order_id))
 
-A caller that is cancelled stops *waiting*; a transaction that has begun ends by itself, whole. There are as many
-threads as connections, so no thread ever waits for a connection, and a bounded number of callers may wait for a
-thread: the rest are turned away at once instead of piling up behind a slow database.
+A caller that is cancelled stops *waiting*; a transaction that has begun ends by itself, whole. Nobody waits longer than
+`ANSWERING`: a server that stands still (SIGSTOP, a full disk below it) keeps its connections and answers nothing. There
+are as many threads as connections, so no thread ever waits for a connection, and a bounded number of callers may wait
+for a thread: the rest are turned away at once instead of piling up behind a slow database.
 
 SQLite: write-ahead log, `synchronous=FULL` (a commit survives a power cut), BEGIN IMMEDIATE (writers queue, none has to
 upgrade a lock and fail). PostgreSQL: READ COMMITTED; whoever needs more takes row locks.
@@ -34,6 +35,7 @@ Work = Callable[[Connection], T]
 RETRY_AFTER = 1.0  # seconds: what a caller is told when the database does not answer
 ATTEMPTS = 4  # of a transaction that lost against another one (deadlock, serialization failure, busy)
 TRYING = 4.0  # seconds, after which no other attempt begins: who waits for the answer is told before they give up
+ANSWERING = 10.0  # seconds: less than those who ask give their own work (`eventlog.handling.Patience`)
 _READ_ONLY = "servicekit_read_only"
 # https://www.postgresql.org/docs/17/errcodes-appendix.html
 _LOST_AGAINST_ANOTHER = frozenset({"40001", "40P01", "55P03"})
@@ -59,6 +61,7 @@ class Database:
         waiting_limit: int = 256,
         durable: bool = True,
         statement_timeout: float = 5.0,
+        answering: float = ANSWERING,
         pause: Callable[[float], None] = time.sleep,
         chance: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
@@ -69,6 +72,7 @@ class Database:
         self._chance = chance
         self._clock = clock
         self._threads = ThreadPoolExecutor(pool_size, thread_name_prefix="sql")
+        self._answering = answering
         self._waiting_limit = waiting_limit + pool_size
         self._inside = 0
 
@@ -146,7 +150,16 @@ class Database:
         self._inside += 1
         # Counted down when the thread is done, not when the caller stops waiting: the thread is what is scarce.
         job.add_done_callback(lambda _: _call_soon(loop, self._left))
-        return await asyncio.wrap_future(job)
+        try:
+            async with asyncio.timeout(self._answering) as limit:
+                return await asyncio.wrap_future(job)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            # What waits for a thread will not run any more; what has begun may still be committed.
+            raise ServiceError(
+                Kind.UNAVAILABLE, "DATABASE_UNAVAILABLE", "The database does not answer.", retry_after=RETRY_AFTER
+            ) from error
 
     def _left(self) -> None:
         self._inside -= 1

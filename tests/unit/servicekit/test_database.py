@@ -45,6 +45,23 @@ async def test_what_returns_is_committed_and_what_raises_leaves_nothing(database
     assert await database.read(_names) == ["kept"]
 
 
+async def test_nobody_waits_for_a_database_that_stands_still(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'still.db'}", pool_size=1, answering=0.05)
+    goes_on, ran = threading.Event(), []
+
+    def stands_still(_tx: Connection) -> None:
+        assert goes_on.wait(20)
+        ran.append("begun")
+
+    asked = [database.run(stands_still), *(database.run(lambda _tx: ran.append("waited")) for _ in range(3))]
+    for refused in await asyncio.gather(*asked, return_exceptions=True):
+        assert isinstance(refused, ServiceError)
+        assert (refused.kind, refused.reason) == (Kind.UNAVAILABLE, "DATABASE_UNAVAILABLE")
+    goes_on.set()
+    await database.dispose()
+    assert ran == ["begun"]
+
+
 async def test_a_cancelled_caller_does_not_tear_its_transaction(database: Database) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
