@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import shutil
 import signal
 import sys
 import tempfile
@@ -26,7 +27,10 @@ from devstack.stack import Ports, Stack
 from devstack.story import ACTS, Unexpected, opened, table
 from devstack.target import Addresses, StackError, Target
 
-FOLDER = Path(".rescind")
+# The data of `run`. They are of the addresses that they were made for (issuer, redirect URIs): what runs at free ports
+# begins anew each time, in a folder of its own.
+KEPT = Path(".rescind/run")
+ANEW = Path(".rescind/free")
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 # In a pipe there is no width to ask for; the table needs this much.
 console = Console(width=None if sys.stdout.isatty() else 132)
@@ -44,11 +48,13 @@ class Where(StrEnum):
 @app.command()
 def run(
     quiet: Annotated[bool, typer.Option(help="Do not show the services' logs.")] = False,
-    free_ports: Annotated[bool, typer.Option(help="Take ports that are free, not the documented ones.")] = False,
+    free_ports: Annotated[
+        bool, typer.Option(help="Take ports that are free, not the documented ones, and begin without data.")
+    ] = False,
 ) -> None:
     """Starts the whole system on this machine and keeps it up until Ctrl-C."""
     try:
-        asyncio.run(_run(quiet, Ports.free() if free_ports else Ports.fixed()))
+        asyncio.run(_run(quiet, ANEW, Ports.free()) if free_ports else _run(quiet, KEPT, Ports.fixed()))
     except StackError as error:
         console.print(f"[red]{escape(str(error))}[/red]")
         raise typer.Exit(1) from None
@@ -67,15 +73,19 @@ def demo(target: Annotated[Where, typer.Option(help="Where to tell the story.")]
 @app.command()
 def mail(number: Annotated[int | None, typer.Argument(help="Which one; 1 is the newest.")] = None) -> None:
     """Shows the mail that the embedded system has sent to nobody but you."""
-    if not show(console, letters(FOLDER / "run" / OUTBOX), number) and number is not None:
+    folder = ANEW if asyncio.run(RunningStack.found(ANEW)) else KEPT
+    if not show(console, letters(folder / OUTBOX), number) and number is not None:
         raise typer.Exit(1)
 
 
-async def _run(quiet: bool, ports: Ports) -> None:
+async def _run(quiet: bool, folder: Path, ports: Ports) -> None:
+    if folder == ANEW:
+        if await RunningStack.found(ANEW):
+            raise StackError("a stack at free ports runs here already")
+        shutil.rmtree(ANEW, ignore_errors=True)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    folder = FOLDER / "run"
     started = time.monotonic()
     with console.status("starting Valkey and the services"):
         stack = Stack(folder, ports, lambda *_: None if quiet else _show(*_))
@@ -156,10 +166,11 @@ async def _target(where: Where) -> AsyncIterator[Target]:
         return
     if where is Where.compose:
         raise StackError("no compose stack runs here: `make up` first")
-    held = await RunningStack.found(FOLDER / "run") if where is Where.auto else None
-    if held is not None:
-        yield held
-        return
+    for of_run in (KEPT, ANEW) if where is Where.auto else ():
+        held = await RunningStack.found(of_run)
+        if held is not None:
+            yield held
+            return
     with tempfile.TemporaryDirectory(prefix="rescind-") as folder:
         lines: list[str] = []
         with console.status("starting Valkey and the services"):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from devstack.cli import ANEW, KEPT
 from devstack.control import RunningStack
 from devstack.story import opened
 from support.eventually import eventually
@@ -44,6 +45,8 @@ async def test_the_story_is_told_to_its_end_and_leaves_no_process(tmp_path: Path
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 async def test_run_stays_up_until_it_is_told_and_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / ANEW).mkdir(parents=True)
+    (tmp_path / ANEW / "identity.db").write_text("of other addresses")
     async with command(tmp_path, "run", "--free-ports", "--quiet") as process:
         assert process.stdout is not None
         welcome = ""
@@ -51,8 +54,9 @@ async def test_run_stays_up_until_it_is_told_and_leaves_no_process(tmp_path: Pat
             while "the story" not in welcome:
                 welcome += (line := (await process.stdout.readline()).decode())
                 assert line, welcome
-        held = await RunningStack.found(tmp_path / ".rescind" / "run")
+        held = await RunningStack.found(tmp_path / ANEW)
         assert held is not None
+        assert not (tmp_path / KEPT).exists()  # what `make run` keeps is of its own addresses
         for address in (held.addresses.issuer, held.addresses.orders, held.addresses.orders_grpc):
             assert address in welcome
         async with opened(held) as scene:
