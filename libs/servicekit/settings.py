@@ -12,9 +12,11 @@ A variable that is set to nothing counts as missing, as compose files and shells
 import base64
 import binascii
 import os
+import re
 import sys
 from collections.abc import Mapping
 from typing import Annotated, Literal, TextIO, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -27,15 +29,24 @@ from servicekit.visitor import parse_networks
 KEY_BYTES = 32
 EXIT_CODE = 2  # of a process whose settings are wrong
 
+_NEVER_IN_URLS = re.compile(r"[\s?#@]")  # no query, no fragment, no password: others are shown these URLs
+
 Port = Annotated[int, Field(ge=0, le=65535)]  # 0: any free one
 S = TypeVar("S", bound=BaseSettings)
 
 
-def _no_trailing_slash(url: str) -> str:
+def _base_url(url: str) -> str:
     if not url.startswith(("http://", "https://")):
         raise ValueError("must begin with http:// or https://")
     if url.endswith("/"):
         raise ValueError("must not end with a slash")
+    try:
+        parts = urlsplit(url)
+        good = bool(parts.hostname) and parts.port != 0 and not _NEVER_IN_URLS.search(url)  # port: raises if it is none
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError("must be http[s]://host[:port][/path]")
     return url
 
 
@@ -94,7 +105,7 @@ def _networks(value: str) -> str:
     return value
 
 
-HttpUrl = Annotated[str, AfterValidator(_no_trailing_slash)]
+HttpUrl = Annotated[str, AfterValidator(_base_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis)]  # may hold a password, as the next
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database)]
 Networks = Annotated[str, AfterValidator(_networks)]  # `servicekit.visitor.parse_networks` reads it

@@ -66,6 +66,15 @@ def test_a_url_that_is_of_no_redis_is_told_in_one_line(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
+    "url",
+    ["http://localhost:hunter2", "http://:8001", "http://[::1", "http://ho st", "http://u:hunter2@h", "https://h?x=1"],
+)
+def test_a_url_that_leads_nowhere_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    (told,) = _faults(monkeypatch, THING_DATABASE_URL="sqlite:///x.db", THING_SECRET="x", THING_IDENTITY_URL=url)
+    assert told == "THING_IDENTITY_URL: must be http[s]://host[:port][/path]"
+
+
+@pytest.mark.parametrize(
     ("url", "fault"),
     [
         ("postgresql://u:p@db:hunter2/x", "not a database URL"),
