@@ -355,14 +355,20 @@ class Issuer:
             raise RefreshReused(grant.grant_id)
         return Rotated(grant, retried)
 
-    def grant_of_refresh_token(self, tx: Connection, presented: str) -> tuple[GrantId, ClientId] | None:
-        """Whose a refresh token is, spent or not (RFC 7009 needs no more); None if it is none of ours."""
+    def grant_of_refresh_token(
+        self, tx: Connection, presented: str
+    ) -> tuple[GrantId, ClientId, SessionId | None] | None:
+        """Whose a refresh token is, spent or not, and which login session its grant is tied to; None if it is none
+        of ours.
+        """
         found = tx.execute(
-            select(grants.c.id, grants.c.client_id)
+            select(grants.c.id, grants.c.client_id, grants.c.session_id)
             .join(refresh_tokens, refresh_tokens.c.grant_id == grants.c.id)
             .where(refresh_tokens.c.hash == secret_digest(presented))
         ).one_or_none()
-        return None if found is None else (GrantId(found.id), ClientId(found.client_id))
+        if found is None:
+            return None
+        return GrantId(found.id), ClientId(found.client_id), found.session_id and SessionId(found.session_id)
 
     def id_token(
         self, tx: Connection, *, grant_id: str, access_token: str, nonce: str | None, session_id: str | None

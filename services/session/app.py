@@ -112,7 +112,7 @@ def build(
         notifications=settings.notifications_grpc,
         identity=settings.identity_grpc,
     )
-    pending = PendingSignOuts(store, vault, relying_party, upstream, timing, every=hands.finish_every)
+    pending = PendingSignOuts(store, vault, relying_party, timing, every=hands.finish_every)
     sessions = Sessions(
         store,
         tokens,

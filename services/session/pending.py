@@ -4,24 +4,21 @@ A browser is signed out here whatever identity says. What would end its login se
 the sealed refresh token and the `sid`, so many at most, and no longer than the session would have lived. Every replica
 looks for what is due; one at a time is given it (`SessionStore.claim_pending`), also when the one that had it died.
 
-Telling identity takes a new access token, which spends the refresh token; the next one is saved before it is used. If
-it is lost in between, the old one comes late a second time, and identity ends the grant for that (decision record 11).
+Identity is told with the refresh token, which need not be fresh, and telling it spends nothing: an answer that is lost
+is asked for again, whenever that is (decision record 33).
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import structlog
 
 from servicekit.errors import ServiceError
-from session.domain import IDENTITY, Held, PendingSignOut
-from session.relying_party import GrantEnded, RelyingParty
+from session.domain import Held, PendingSignOut
+from session.relying_party import RelyingParty
 from session.sealing import SealBroken, Vault
 from session.storage import SessionStore
 from session.token_handler import Timing
-from session.upstream import Upstream
 
 MOST = 10_000  # sign-outs that are kept; beyond that a person is told to sign out at identity themselves
 EVERY = 5.0  # seconds between looks for what is due, and before the second attempt
@@ -39,7 +36,6 @@ class PendingSignOuts:
         store: SessionStore,
         vault: Vault,
         relying_party: RelyingParty,
-        upstream: Upstream,
         timing: Timing,
         *,
         every: float = EVERY,
@@ -48,7 +44,6 @@ class PendingSignOuts:
         self._store = store
         self._vault = vault
         self._relying_party = relying_party
-        self._upstream = upstream
         self._timing = timing
         self._every = every
         self._most = most
@@ -82,10 +77,9 @@ class PendingSignOuts:
         if now < pending.expires_at:
             try:
                 async with asyncio.timeout(_ATTEMPT):
-                    async for newer in self._tell(pending):
-                        pending = newer
-            except (GrantEnded, SealBroken) as error:
-                _log.info("nothing is left to sign out", why=type(error).__name__)
+                    await self._tell(pending)
+            except SealBroken:
+                _log.warning("a sign-out cannot be finished: its refresh token cannot be opened")
             except (ServiceError, TimeoutError):
                 wait = max(round(self._every * 1000), min((now - pending.since) // 4, SLOWEST))
                 await self._store.put_off_pending(pending, now + wait)
@@ -95,15 +89,8 @@ class PendingSignOuts:
         await self._store.drop_pending(pending.key)
         return True
 
-    async def _tell(self, pending: PendingSignOut) -> AsyncIterator[PendingSignOut]:
-        """Yields what is to be kept from then on, should the rest fail."""
+    async def _tell(self, pending: PendingSignOut) -> None:
         refresh_token = self._vault.open(pending.key, "refresh", pending.refresh)
-        if await self._store.of("sid", pending.sid, self._timing.now(), self._timing.idle):
-            # Meanwhile the browser has signed in again, by the same login session: that is wanted, the old grant not.
-            await self._relying_party.revoke(refresh_token)
-            return
-        answer = await self._relying_party.refresh(refresh_token, IDENTITY)
-        newer = replace(pending, refresh=self._vault.seal(pending.key, "refresh", answer.refresh_token))
-        await self._store.put_off_pending(newer, self._timing.now() + _LEASE)
-        yield newer
-        await self._upstream.end_login_session(answer.access_token, pending.sid)
+        # Meanwhile the browser may have signed in again, by the same login session: that is wanted, the old grant not.
+        again = await self._store.of("sid", pending.sid, self._timing.now(), self._timing.idle)
+        await self._relying_party.revoke(refresh_token, end_session=not again)

@@ -147,10 +147,14 @@ class RelyingParty:
         """
         return await self._token(grant_type="refresh_token", refresh_token=refresh_token, resource=audience)
 
-    async def revoke(self, refresh_token: str) -> None:
-        """Ends the grant of a refresh token (RFC 7009)."""
+    async def revoke(self, refresh_token: str, *, end_session: bool = False) -> None:
+        """Ends the grant of a refresh token (RFC 7009); with `end_session` the login session that it is tied to, so
+        the person is signed out there. The token may be spent, and what has ended already is ended: so whoever got no
+        answer asks again.
+        """
         endpoint = str((await self._known())["revocation_endpoint"])
-        answer = await self._post(endpoint, {"token": [refresh_token], "token_type_hint": ["refresh_token"]})
+        form = {"token": [refresh_token], "token_type_hint": ["refresh_token"]}
+        answer = await self._post(endpoint, form | ({"rescind_end_session": ["true"]} if end_session else {}))
         if answer.status_code != 200:
             raise refused(f"identity answered {answer.status_code} to a revocation")
 

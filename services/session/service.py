@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import structlog
 
 from contracts.identity.v1 import my_account_pb2 as my
-from rescind import RescindError, Staleness
+from rescind import Staleness
 from servicekit.errors import Kind, ServiceError
 from session.domain import Held, Session, SessionKey, is_name, is_secret, key_of
 from session.pending import PendingSignOuts
+from session.sealing import SealBroken
 from session.storage import SessionStore
 from session.token_handler import Granted, SessionOver, Timing, TokenHandler, session_ended
 from session.upstream import Upstream, reauthentication_required
@@ -166,18 +167,17 @@ class Sessions:
         """Ends this session, and its login session at identity.
 
         Raises:
-            ServiceError: SIGNED_OUT_HERE_ONLY: identity did not answer; this browser is signed out all the same. The
+            ServiceError: SIGNED_OUT_HERE_ONLY: identity could not be told; this browser is signed out all the same. The
                 field `identity` is TOLD_LATER if the rest will be done as soon as it answers.
         """
         try:
-            request = my.EndMySessionsRequest(sid=held.session.sid)
-            await self._upstream.end_my_sessions(held, request, self.policies.write)
-        except (ServiceError, RescindError) as error:
-            newest = await self._store.remove(held.session.key)
+            await self._tokens.end_login_session(held)
+        except SealBroken as error:
             await self._forget([held.session], "SIGNED_OUT")
-            if error.reason == "SESSION_ENDED":
-                return
-            raise _here_only(kept=newest is not None and await self._pending.keep(newest)) from error
+            raise _here_only(kept=False) from error
+        except ServiceError as error:
+            await self._forget([held.session], "SIGNED_OUT")
+            raise _here_only(kept=await self._pending.keep(held)) from error
         await self._forget([held.session], "SIGNED_OUT")
 
     async def withdraw(self, held: Held, gid: str) -> None:
@@ -217,11 +217,15 @@ class Sessions:
 
 
 def _here_only(*, kept: bool) -> ServiceError:
-    rest = "It is told as soon as it does." if kept else "Sign out there as well."
+    rest = (
+        "identity did not answer. It is told as soon as it does."
+        if kept
+        else "identity could not be told. Sign out there as well."
+    )
     return ServiceError(
         Kind.UNAVAILABLE,
         "SIGNED_OUT_HERE_ONLY",
-        f"You are signed out here, but identity did not answer. {rest}",
+        f"You are signed out here, but {rest}",
         fields={"identity": "TOLD_LATER"} if kept else {},
     )
 

@@ -134,6 +134,15 @@ class TokenHandler:
             answer.scope,
         )
 
+    async def end_login_session(self, held: Held) -> None:
+        """Signs the person of a session out at identity. Good for any session, however old what is held of it.
+
+        Raises:
+            ServiceError: identity does not answer.
+            SealBroken: the refresh token cannot be opened.
+        """
+        await self._relying_party.revoke(self.refresh_token(held), end_session=True)
+
     def refresh_token(self, held: Held) -> str:
         """The session's refresh token, opened: to end its grant with.
 

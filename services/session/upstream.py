@@ -146,18 +146,6 @@ class Upstream:
         """Signs out at identity: one, others, everywhere."""
         return await self._call(held, IDENTITY, self._my_account.EndMySessions, request, how, my.EndMySessionsResponse)
 
-    async def end_login_session(self, token: str, sid: str) -> None:
-        """Signs out at identity with a token of a session that is over here. One that identity has ended is ended.
-
-        Raises:
-            ServiceError: identity does not answer, or does not accept the token yet.
-        """
-        try:
-            await self._once(self._my_account.EndMySessions, my.EndMySessionsRequest(sid=sid), token)
-        except ServiceError as error:
-            if error.kind is not Kind.NOT_FOUND:
-                raise
-
     async def withdraw_my_grant(self, held: Held, gid: str, how: Staleness) -> my.WithdrawMyGrantResponse:
         """Takes an app's access back."""
         request = my.WithdrawMyGrantRequest(gid=gid)

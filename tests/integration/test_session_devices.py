@@ -183,7 +183,7 @@ async def test_who_signed_in_again_meanwhile_stays_signed_in_and_the_old_grant_e
     mine.replica, world.wire.cut = replica, True
     assert (await mine.post("/auth/logout")).json()["fields"] == {"identity": "TOLD_LATER"}
     # Identity is back; before the rest can be finished, the browser goes by its login session there, no password asked.
-    world.wire.cut, world.wire.cut_refreshes = False, True
+    world.wire.cut, world.wire.cut_at = False, frozenset({"/revoke"})
     mine.replica = world.origin
     started = await mine.navigate("/auth/login")
     arrived = await mine.identity.walk(await mine.identity.get(started.headers["location"]))

@@ -57,22 +57,24 @@ class Wire(httpx2.AsyncBaseTransport):
         self._inner = httpx2.AsyncHTTPTransport()
         self.forms: list[dict[str, str]] = []
         self.cut = False
-        self.cut_refreshes = False  # they alone are cut
+        self.cut_at: frozenset[str] = frozenset()  # these paths alone are cut
+        self.lost_at: frozenset[str] = frozenset()  # what is asked here arrives, and no answer comes back
         self.answer: Answer | None = None
 
     def reset(self) -> None:
         """Mends it."""
         self.forms.clear()
-        self.cut, self.cut_refreshes, self.answer = False, False, None
+        self.cut, self.cut_at, self.lost_at, self.answer = False, frozenset(), frozenset(), None
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        if self.cut:
+        path = request.url.path
+        if self.cut or path in self.cut_at:
             raise httpx2.ConnectError("cut", request=request)
-        if request.url.path == "/token":
-            form = dict(parse_qsl(request.content.decode()))
-            if self.cut_refreshes and form["grant_type"] == "refresh_token":
-                raise httpx2.ConnectError("cut", request=request)
-            self.forms.append(form)
+        if path in self.lost_at:
+            await (await self._inner.handle_async_request(request)).aread()
+            raise httpx2.ReadError("the answer is lost", request=request)
+        if path == "/token":
+            self.forms.append(dict(parse_qsl(request.content.decode())))
             if self.answer is not None:
                 answer = await self._inner.handle_async_request(request)
                 await answer.aread()

@@ -62,10 +62,15 @@ class Client(ClientMixin):  # type: ignore[misc]  # Authlib is untyped
         )
 
     @property
+    def is_confidential(self) -> bool:
+        """Whether it can prove who it is (RFC 6749 section 2.1)."""
+        return self.secret_hash is not None or self.has_keys
+
+    @property
     def remembers_consent(self) -> bool:
         """Whether what a person granted need not be asked again. A public client may be an impostor's copy of itself,
         so it is asked about each time (RFC 8252 section 8.6)."""
-        return (self.secret_hash is not None or self.has_keys) and not self.asks_always
+        return self.is_confidential and not self.asks_always
 
     def get_client_id(self) -> str:
         return self.id
@@ -90,7 +95,7 @@ class Client(ClientMixin):  # type: ignore[misc]  # Authlib is untyped
         if method == "private_key_jwt":
             return self.has_keys
         if method == "none":
-            return self.secret_hash is None and not self.has_keys
+            return not self.is_confidential
         return self.secret_hash is not None and method in CONFIDENTIAL
 
     def check_response_type(self, response_type: str) -> bool:

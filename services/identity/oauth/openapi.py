@@ -96,7 +96,7 @@ PAR: dict[str, Any] = {
 }
 REVOKE: dict[str, Any] = {
     "responses": answers("Revoked, or there was nothing to revoke (RFC 7009 section 2.2)"),
-    "openapi_extra": form("token", token_type_hint=_TEXT),
+    "openapi_extra": form("token", token_type_hint=_TEXT, rescind_end_session={"type": "string", "enum": ["true"]}),
 }
 INTROSPECT: dict[str, Any] = {
     "responses": answers("What SQL says of the token (RFC 7662 section 2.2)", active={"type": "boolean"}),
