@@ -25,6 +25,7 @@ from urllib.parse import parse_qs, quote_plus, urlencode, urljoin, urlsplit
 
 import httpx2
 
+_LONGEST_COOKIE = 4096  # bytes of name and value; browsers ignore a longer one (RFC 6265bis section 5.6)
 _MOST_STEPS = 10  # of one walk through redirects and forms; a longer one goes round in circles
 _REDIRECTS = (301, 302, 303, 307, 308)
 
@@ -159,6 +160,8 @@ class Browser:
         response = await self._http.request(method, url, data=fields, headers=headers, follow_redirects=False)
         for line in response.headers.get_list("set-cookie"):
             for name, morsel in SimpleCookie(line).items():
+                if len(name) + len(morsel.value) > _LONGEST_COOKIE:
+                    continue
                 if morsel["max-age"] == "0" or not morsel.value:
                     self.cookies.pop(name, None)
                 else:

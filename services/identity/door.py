@@ -41,6 +41,8 @@ class Limits:
     mail_address: Limit = field(default=Limit("mail-address", 4, 3600))
     mail_network: Limit = field(default=Limit("mail-network", 30, 3600))
     proof: Limit = field(default=Limit("password-proof", 10, 900))
+    # Rows of up to 8 KiB that live ten minutes, and need nobody's password.
+    kept: Limit = field(default=Limit("kept-requests", 300, 600))
     client_failures: Limit = field(default=Limit("client-failures", 120, 60))
     client: Limit = field(default=Limit("client", 6000, 60))
 
@@ -128,6 +130,14 @@ class Door:
         """
         await self.throttle.take(self.limits.mail_network, network)
         await self.throttle.take(self.limits.mail_address, email.strip().lower())
+
+    async def keeps(self, network: str) -> None:
+        """Counts a long authorization request that is kept while its person is elsewhere.
+
+        Raises:
+            TooMany: more than a house of people signs in with.
+        """
+        await self.throttle.take(self.limits.kept, network)
 
     async def proof(self, user_id: str, network: str) -> None:
         """Counts an attempt to prove again who is signed in.

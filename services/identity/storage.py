@@ -236,7 +236,8 @@ revoked_tokens = Table(
     Column("dead_at", BigInteger, nullable=False, index=True),
 )
 
-# Authorization requests that clients have pushed (RFC 9126): each is taken out once.
+# Authorization requests that clients have pushed (RFC 9126), and long ones whose person is at another provider: each is
+# taken out once.
 pushed_requests = Table(
     "pushed_requests",
     metadata,

@@ -2,10 +2,13 @@
 
 It travels signed (see forms), and began at /authorize or /device of ours. Afterwards it is judged there again from the
 start, so that the most anybody can do with one is go on with a request that this issuer has seen.
+
+What has to wait in a cookie may be too long for one. Then the request is kept as a client's pushed request is (RFC
+9126), and its name waits instead.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 from urllib.parse import urlencode
 
@@ -16,9 +19,15 @@ from identity.domain import secret_digest
 from identity.forms import Flow
 from identity.oauth.authorization import wants_new_sign_in
 from identity.oauth.clients import Client
+from identity.oauth.pushed import InvalidRequestUriError, keep, pulled
 from identity.oauth.requests import Parameters
 from identity.web import BROWSER_COOKIE, Web
 from servicekit.errors import Kind, ServiceError
+from servicekit.visitor import counted_as
+
+# Characters. A browser drops a cookie of more than 4,096 bytes (RFC 6265bis section 5.6); sealed beside other things
+# this comes to some 3,200. What is not an authorization request, a user code, is always shorter.
+_FITS_A_COOKIE = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +89,50 @@ async def waiting(web: Web, packed: str | None) -> Waiting | None:
     if found is None:
         raise _expired()
     return found
+
+
+async def set_aside(web: Web, request: Request, found: Waiting | None, *, life: int) -> str:
+    """What waits, short enough for a cookie: itself, or the name under which it is kept for `life` seconds. Empty if
+    nothing waits.
+
+    Raises:
+        TooMany: this network has had too much kept.
+    """
+    packed = "" if found is None else found.packed
+    if len(packed) <= _FITS_A_COOKIE:
+        return packed
+    await web.door.keeps(counted_as(web.visitor(request)))
+
+    def work(tx: Connection) -> str:
+        flow = unpacked(web, tx, packed)
+        client_id = Parameters.parse(flow.query.encode()).get("client_id") or ""
+        named = {"client_id": client_id, "request_uri": keep(tx, web.issuer, client_id, flow.query, life=life)}
+        return web.forms.pack(replace(flow, query=urlencode(named)))
+
+    return await web.database.run(work)
+
+
+async def taken_up(web: Web, short: str) -> str:
+    """What `set_aside` was given, packed anew; once, where it was kept. What has waited too long comes back as it is,
+    for `waiting` to refuse.
+
+    Raises:
+        ServiceError: FLOW_EXPIRED: it is kept no more.
+    """
+    if not short:
+        return short
+
+    def work(tx: Connection) -> str:
+        flow = web.forms.unpack(short, web.issuer.now(tx))
+        if flow is None:
+            return short
+        asked = Parameters.parse(flow.query.encode())
+        return web.forms.pack(replace(flow, query=pulled(tx, flow.query, asked, now=web.issuer.now)))
+
+    try:
+        return await web.database.run(work)
+    except InvalidRequestUriError:
+        raise _expired() from None
 
 
 def noted(found: Waiting | None, browser: str) -> dict[str, str]:

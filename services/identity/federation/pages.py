@@ -1,7 +1,8 @@
 """Signing in with another provider: out, back, and the proof by mail of whoever is new.
 
 What an answer is checked against waits in a sealed cookie of the browser that began, so an answer that was begun
-elsewhere is refused (login CSRF), and it is good once: the cookie is taken back whatever comes of it.
+elsewhere is refused (login CSRF), and it is good once: the cookie is taken back whatever comes of it. A request of a
+client's that is too long for the cookie is kept meanwhile, and named there.
 """
 
 import base64
@@ -30,7 +31,7 @@ from identity.page_routes import (
     session_in,
 )
 from identity.sealing import SealBroken, SecretKeys
-from identity.waiting import resumed, waiting
+from identity.waiting import resumed, set_aside, taken_up, waiting
 from identity.web import BROWSER_COOKIE, SESSION_COOKIE, Web, read_form, set_cookie, start_session
 from servicekit.errors import Kind, ServiceError
 from servicekit.visitor import counted_as
@@ -52,7 +53,8 @@ def router(web: Web, federation: Federation, upstreams: Mapping[str, Upstream], 
         waits = await waiting(web, form.get("flow"))
         # Who is signed in here and comes this way is to prove again who they are.
         signed_in = await web.database.run(lambda tx: session_in(web, tx, request)) is not None
-        return await out(provider, flow=form.get("flow") or "", anew=signed_in or (waits is not None and waits.anew))
+        flow = await set_aside(web, request, waits, life=_LIFE)
+        return await out(provider, flow=flow, anew=signed_in or (waits is not None and waits.anew))
 
     @pages.post("/account/connect/{provider}")
     async def connect(request: Request, provider: str) -> Response:
@@ -170,16 +172,17 @@ def router(web: Web, federation: Federation, upstreams: Mapping[str, Upstream], 
         vouched = await upstreams[provider].finish(begun, given["code"], given.get("iss"))
         if begun.link_to:
             return await connected(request, vouched, begun.link_to, begun.hard_gen)
+        flow = await taken_up(web, begun.flow)
         known = await federation.known(vouched)
         if known is None:
             browser = browser_secret(web, request)
             await web.door.mail(vouched.email or vouched.subject, counted_as(web.visitor(request)))
-            await federation.ask_for_proof(vouched, browser, begun.flow)
+            await federation.ask_for_proof(vouched, browser, flow)
             text = "A mail with a link is on its way. Open it in this browser, and you are signed in."
             page = web.views.message("One more step", text)
             set_cookie(page, BROWSER_COOKIE, browser)
             return page
-        waits = await waiting(web, begun.flow)
+        waits = await waiting(web, flow)
         client_id = "" if waits is None else waits.client_id
         previous, visitor = request.cookies.get(SESSION_COOKIE), web.visitor(request)
         # Who did not have to sign in there has not done so here: their sign-in is as old as that one, and where it is

@@ -55,7 +55,7 @@ class Begun:
     verifier: str
     at: int = 0  # seconds since the epoch
     anew: bool = False  # the person is to sign in there now, whether they are or not
-    flow: str = ""
+    flow: str = ""  # what waits here, packed; a long request by its name (see `waiting`)
     link_to: str = ""  # usr_…: somebody who is signed in, and has just proven it, wants this provider linked
     hard_gen: int = 0  # of theirs, when they proved it
 

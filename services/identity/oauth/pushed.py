@@ -2,7 +2,8 @@
 
 The name is for that client, for a minute, and for once: /authorize takes the request out in one statement, so of any
 number of browsers that come with it one gets on. What was pushed is judged here as /authorize would judge it, and there
-again, when the person comes.
+again, when the person comes. Identity keeps a request of its own accord in the same way, while its person is at another
+provider (see `waiting`).
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from authlib.oauth2.rfc6749 import InvalidRequestError
 from sqlalchemy import Connection, delete, insert
 
 from identity.domain import new_secret, secret_digest
+from identity.issuing import Issuer
 from identity.oauth.authorization import check
 from identity.oauth.clients import ANYBODY, Client
 from identity.oauth.requests import LONGEST_QUERY, OAuthRequest, Parameters
@@ -53,11 +55,17 @@ def push(server: Server, request: OAuthRequest) -> Answer:
     except OAuth2Error as error:
         error.redirect_uri = error.state = None  # the answer goes to the client itself
         raise
-    secret = new_secret(server.issuer.entropy)
-    expires_at = server.issuer.now(server.tx) + LIFE * 1000
-    row = {"hash": secret_digest(secret), "client_id": client.id, "query": query, "expires_at": expires_at}
-    server.tx.execute(insert(pushed_requests).values(row))
-    return Answer(201, {"request_uri": PREFIX + secret, "expires_in": LIFE})
+    request_uri = keep(server.tx, server.issuer, client.id, query, life=LIFE)
+    return Answer(201, {"request_uri": request_uri, "expires_in": LIFE})
+
+
+def keep(tx: Connection, issuer: Issuer, client_id: str, query: str, *, life: int) -> str:
+    """The `request_uri` under which an authorization request of this client waits, for `life` seconds and for once."""
+    secret = new_secret(issuer.entropy)
+    expires_at = issuer.now(tx) + life * 1000
+    row = {"hash": secret_digest(secret), "client_id": client_id, "query": query, "expires_at": expires_at}
+    tx.execute(insert(pushed_requests).values(row))
+    return PREFIX + secret
 
 
 def pulled(tx: Connection, query: str, asked: Parameters, *, now: Callable[[Connection], int]) -> str:
