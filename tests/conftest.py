@@ -1,5 +1,7 @@
 """What all tests share: what they may need (support.requirements), containers, servers, and worlds of session."""
 
+import gc
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,18 @@ TOGETHER = ("system", "browser", "peers")
 BESIDE = ("test_compose", "test_console", "test_sabotage", "test_bench", "test_wheel")
 _ORDER = (*TOGETHER, *BESIDE)
 _HERE = Path(__file__).parent
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Nothing of what is collected is garbage, and looking for some takes each worker a second, and more later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
