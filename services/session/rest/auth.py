@@ -1,9 +1,12 @@
 """/auth: to identity and back, out again, and what identity itself says about signing out."""
 
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
-from urllib.parse import parse_qs, quote
+from urllib.parse import parse_qs
 
+import structlog
 from fastapi import APIRouter, Depends, Request
+from fastapi.routing import APIRoute
 from starlette.responses import RedirectResponse, Response
 
 from rescind import TokenRefused
@@ -26,18 +29,50 @@ from session.signed import LONGEST_LOGOUT_LIFE, SignedByIdentity
 from session.storage import SessionStore
 
 _FORM = "application/x-www-form-urlencoded"
-# What identity may say instead of a code, as the page is told it; anything else is one word.
+# What identity may say instead of a code, as the page is told it (web/js/reasons.js); anything else is one word.
 _ERRORS = frozenset({"access_denied", "login_required", "consent_required", "temporarily_unavailable", "invalid_scope"})
+_log = structlog.get_logger("session.auth")
 
 
-def _sent_on(status: int, description: str) -> dict[str, Any]:
-    """What the OpenAPI document says of a route whose only answer is a redirect."""
-    location = {"location": {"schema": {"type": "string"}}}
-    return {"status_code": status, "responses": {status: {"description": description, "headers": location}}}
+class _Navigated(APIRoute):
+    """A route that people are sent to. Where a browser opens it as a page (Fetch Metadata says so), a refusal brings
+    them back into the app, which has words for it; everybody else gets problem details.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's handler, and what becomes of its refusals."""
+        handle = super().get_route_handler()
+
+        async def handled(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except ServiceError as error:
+                if request.headers.get("sec-fetch-mode") != "navigate":
+                    raise
+                _log.info("a sign-in is refused", reason=error.reason)
+                return _told(_WORDS.get(error.kind, "sign_in_failed"))
+
+        return handled
 
 
-_TO_IDENTITY = _sent_on(302, "To identity, to sign in there")
-_INTO_THE_APP = _sent_on(303, "Back into the app, signed in or told why not")
+_WORDS = {Kind.UNAVAILABLE: "temporarily_unavailable", Kind.RATE_LIMITED: "too_many_attempts"}
+
+
+def _told(error: str) -> Response:
+    return RedirectResponse(f"/?sign_in={error}", 303)
+
+
+def _sent_on(description: str) -> dict[str, Any]:
+    """What the OpenAPI document says of an answer that is a redirect."""
+    return {"description": description, "headers": {"location": {"schema": {"type": "string"}}}}
+
+
+_BACK = {303: _sent_on("Back into the app, signed in or told why not")}
+_TO_IDENTITY: dict[str, Any] = {
+    "status_code": 302,
+    "responses": {302: _sent_on("To identity, to sign in there")} | _BACK,
+}
+_INTO_THE_APP: dict[str, Any] = {"status_code": 303, "responses": _BACK}
 _LOGOUT_TOKEN = {
     "schema": {"type": "object", "required": ["logout_token"], "properties": {"logout_token": {"type": "string"}}}
 }
@@ -52,13 +87,14 @@ def router(
 ) -> APIRouter:
     """The routes."""
     routes = APIRouter(prefix="/auth", tags=["sign-in"])
+    pages = APIRouter(route_class=_Navigated)
     begins = [Depends(door.begin), Depends(only_query("return_to"))]
 
-    @routes.get("/login", response_class=Response, dependencies=begins, **_TO_IDENTITY)
+    @pages.get("/login", response_class=Response, dependencies=begins, **_TO_IDENTITY)
     async def login(return_to: str = "/") -> Response:
         return _on_the_way(await sign_ins.begin(return_path(return_to)))
 
-    @routes.get("/reauthenticate", response_class=Response, dependencies=begins, **_TO_IDENTITY)
+    @pages.get("/reauthenticate", response_class=Response, dependencies=begins, **_TO_IDENTITY)
     async def reauthenticate(request: Request, return_to: str = "/") -> Response:
         # Without a session, or coming by a link from elsewhere, it is an ordinary sign-in.
         try:
@@ -69,7 +105,7 @@ def router(
             held = None
         return _on_the_way(await sign_ins.begin(return_path(return_to), again=held))
 
-    @routes.get("/callback", response_class=Response, dependencies=[Depends(door.answer)], **_INTO_THE_APP)
+    @pages.get("/callback", response_class=Response, dependencies=[Depends(door.answer)], **_INTO_THE_APP)
     async def callback(request: Request) -> Response:
         asked = _each_once(request)
         answer = Callback(asked.get("state", ""), asked.get("iss", ""), asked.get("code", ""), asked.get("error", ""))
@@ -81,12 +117,14 @@ def router(
             )
         except SignInRefused as refusal:
             error = refusal.error if refusal.error in _ERRORS else "sign_in_failed"
-            response: Response = RedirectResponse(f"/?sign_in={quote(error)}", 303)
+            response: Response = _told(error)
         else:
             response = RedirectResponse(completed.return_to, 303)
             set_session_cookie(response, completed.secret)
         drop_login_cookie(response, answer.state)
         return response
+
+    routes.include_router(pages)
 
     @routes.post("/logout", status_code=204, dependencies=[Depends(only_query())])
     async def logout(held: Annotated[Held, Depends(access.presented)]) -> Response:

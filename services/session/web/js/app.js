@@ -3,7 +3,7 @@
 import { Api } from "./api.js";
 import { fill } from "./dom.js";
 import { Live } from "./live.js";
-import { NEVER_SIGNED_IN } from "./reasons.js";
+import { NEVER_SIGNED_IN, whyNotSignedIn } from "./reasons.js";
 import { backOffice } from "./pages/backoffice.js";
 import { control } from "./pages/control.js";
 import { devices } from "./pages/devices.js";
@@ -66,10 +66,12 @@ async function start() {
   live.addEventListener("ended", (event) => ended(/** @type {CustomEvent} */ (event).detail));
   live.start();
   void inbox.load();
+  const refusal = failedSignIn(); // to show once more who they are: they are signed in all the same
+  if (refusal) toasts.show("You did not sign in again", { text: refusal.text, tone: "bad" });
   const back = cameBack();
   if (back?.page) history.replaceState(null, "", back.page);
   const lately = Date.now() - Date.parse(me.authenticated_at) < LATELY;
-  if (back?.meant && lately) toasts.show("Thank you", { text: `You can ${back.meant} now.`, tone: "good" });
+  if (back?.meant && lately && !refusal) toasts.show("Thank you", { text: `You can ${back.meant} now.`, tone: "good" });
   const turn = () => open(allowed);
   addEventListener("hashchange", turn);
   open(allowed, true);
@@ -121,10 +123,16 @@ function ended(reason, detail = "") {
   for (const dialog of document.querySelectorAll("dialog")) dialog.close();
   openFrame(() => goSignIn());
   document.title = "Rescind";
-  const failed = new URLSearchParams(location.search).get("sign_in") ?? "";
-  if (failed) history.replaceState(null, "", location.pathname + location.hash);
-  landing(root, { ended: reason, detail, failed }, () => goSignIn());
+  landing(root, { ended: reason, detail, failed: failedSignIn() }, () => goSignIn());
   if (reason) root.focus({ preventScroll: true });
+}
+
+/** What the address says of a sign-in that came to nothing, once. */
+function failedSignIn() {
+  const said = new URLSearchParams(location.search).get("sign_in");
+  if (said === null) return null;
+  history.replaceState(null, "", location.pathname + location.hash);
+  return whyNotSignedIn(said);
 }
 
 async function signOut() {

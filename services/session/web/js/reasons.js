@@ -34,18 +34,27 @@ export function whyEnded(reason) {
 /** Reasons with which a call is refused where nobody is signed in anyway: nothing has ended. */
 export const NEVER_SIGNED_IN = new Set(["NOT_SIGNED_IN", "SESSION_UNKNOWN"]);
 
+const NOT_COMPLETED = "The sign-in was not completed in this browser. Begin it again from here.";
+
 /** @type {Record<string, string>} */
-const NOT_COMPLETED = {
+const REFUSED = {
   access_denied: "You chose not to allow it. Nothing has changed.",
+  login_required: "Identity wants you to sign in anew. Begin again from here.",
+  consent_required: NOT_COMPLETED,
+  invalid_scope: "This app asked for more than it may have. Tell whoever runs it.",
   temporarily_unavailable: "Identity does not answer right now. Try again in a moment.",
+  too_many_attempts: "That was too often. Wait a minute, then try again.",
 };
 
 /**
- * What a person reads who comes back from identity without being signed in.
+ * What a person reads who comes back without having signed in: a word for machines, one of ours whatever the address
+ * says, and a sentence.
  * @param {string} error as the session service says it in the address
+ * @returns {{error: string, text: string}}
  */
 export function whyNotSignedIn(error) {
-  return NOT_COMPLETED[error] ?? "The sign-in was not completed in this browser. Begin it again from here.";
+  const text = Object.hasOwn(REFUSED, error) ? REFUSED[error] : undefined;
+  return text ? { error, text } : { error: "sign_in_failed", text: NOT_COMPLETED };
 }
 
 /** @type {Record<string, string>} */

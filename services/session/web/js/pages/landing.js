@@ -2,7 +2,7 @@
 
 import { fill, h, icon } from "../dom.js";
 import { picture } from "../parts/picture.js";
-import { whyEnded, whyNotSignedIn } from "../reasons.js";
+import { whyEnded } from "../reasons.js";
 
 const MODELS = [
   {
@@ -27,8 +27,8 @@ const MODELS = [
 
 /**
  * @param {HTMLElement} root
- * @param {{ended: string, detail: string, failed: string}} why a session has ended, with the server's own words for it
- *   if it sent some, or a sign-in failed; empty where nothing did
+ * @param {{ended: string, detail: string, failed: {error: string, text: string} | null}} why a session has ended, with
+ *   the server's own words for it if it sent some, or a sign-in failed; empty where nothing did
  * @param {() => void} signIn
  */
 export function landing(root, { ended, detail, failed }, signIn) {
@@ -40,7 +40,7 @@ export function landing(root, { ended, detail, failed }, signIn) {
   fill(
     root,
     ended && told("You were signed out", ended, detail || whyEnded(ended)),
-    failed && !ended && told("You are not signed in", failed, whyNotSignedIn(failed)),
+    failed && !ended && told("You are not signed in", failed.error, failed.text),
     h(
       "section",
       { class: "hero" },
