@@ -1,12 +1,13 @@
 """The shop in real browsers: orders, what is told about them while one looks, and what never reaches a browser."""
 
+import asyncio
 import re
 
 import pytest
 from playwright.async_api import Locator, Page, Route, expect
 
 from devstack.seeds import ADMIN, ALICE, BOB
-from support.browsers import PATIENCE, NewWindow, Web, go, hashes_in, opened, sign_in
+from support.browsers import PATIENCE, NewWindow, Web, came, go, hashes_in, opened, sign_in
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
@@ -118,12 +119,10 @@ async def test_who_comes_back_without_having_signed_in_is_told_why(new_window: N
 async def test_a_page_whose_scripts_did_not_come_says_so_and_comes_again(new_window: NewWindow, missing: str) -> None:
     page, at = (await new_window()).page, f"**/static/js/{missing}"
     await page.route(at, lambda route: route.abort("connectionreset"))
-    await page.goto("/")
-    alert = page.get_by_role("main").get_by_role("alert")
-    await expect(alert).to_contain_text("the connection broke")
+    alert = page.get_by_role("main").get_by_role("alert").filter(has_text="the connection broke")
+    await opened(page, "/", alert)
     await page.unroute(at)  # not before: Chromium may lose what it is asked for in that very moment
-    await alert.get_by_role("button", name="Try again").click()
-    await expect(page.get_by_role("main").get_by_role("button", name="Sign in")).to_be_visible()
+    await came(page, page.get_by_role("main").get_by_role("button", name="Sign in"))
 
 
 async def test_a_page_whose_scripts_keep_it_waiting_says_so_until_they_come(new_window: NewWindow) -> None:
@@ -139,6 +138,35 @@ async def test_a_page_whose_scripts_keep_it_waiting_says_so_until_they_come(new_
     await held[0].continue_()
     await expect(main.get_by_role("button", name="Sign in")).to_be_visible()
     await expect(main.get_by_role("alert")).to_have_count(0)
+
+
+async def test_what_is_added_while_an_order_is_placed_stays(new_window: NewWindow) -> None:
+    page = (await new_window()).page
+    await sign_in(page, BOB)
+    add = page.get_by_role("button", name=re.compile("^Add to the basket"))
+    asked: asyncio.Future[Route] = asyncio.get_running_loop().create_future()
+    await page.route("**/api/orders", lambda route: asked.set_result(route))
+    await add.nth(0).click()
+    await page.get_by_role("button", name="Place order").click()
+    held = await asyncio.wait_for(asked, PATIENCE / 1000)
+    for place in (0, 1):  # one more of the first, and one of the second
+        await add.nth(place).click()
+    await held.continue_()
+    basket = page.get_by_role("region", name="Basket")
+    await expect(basket.get_by_role("status", name="Quantity")).to_have_text(["1", "1"])
+
+
+async def test_the_news_of_a_person_end_with_their_session(new_window: NewWindow) -> None:
+    page = (await new_window()).page
+    await sign_in(page, BOB)
+    await place_one(page, page)
+    news = page.get_by_role("region", name="News")
+    await expect(news.get_by_text("We have your order")).to_be_visible()
+    await page.get_by_role("button", name="Account of").click()
+    await page.get_by_role("button", name="Sign out").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Sign out").click()
+    await expect(page.get_by_role("main").get_by_role("alert")).to_contain_text("You signed out")
+    await expect(news).to_have_text("")
 
 
 async def test_preferences_are_kept(new_window: NewWindow) -> None:

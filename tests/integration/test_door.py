@@ -204,7 +204,10 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ValkeyServ
     server.stop()
 
 
-async def test_replicas_count_together_and_redis_learns_no_name(valkey: ValkeyServer) -> None:
+async def test_replicas_count_together_and_redis_learns_no_name(
+    valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("servicekit.throttle.TIMEOUT", 20.0)  # a machine that stood still is another test's matter
     replicas = [Throttle(valkey.connection_url, b"k" * 32) for _ in range(3)]
     limit, waits = Limit("together", 7, 60), list[float]()
     try:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import Browser, BrowserContext, Error, Page, Response, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, Error, Locator, Page, Response, async_playwright, expect
 from redis.asyncio import Redis
 
 from devstack.seeds import PASSWORD
@@ -181,8 +181,8 @@ async def window(browser: Browser, url: str, identity_database: Path, **options:
     return Window(page, witness)
 
 
-async def opened(page: Page, path: str) -> None:
-    """Opens a page of the app, and waits until it stands.
+async def opened(page: Page, path: str, shows: Locator | None = None) -> None:
+    """Opens a page of the app, and waits until it stands: until it shows that, or has a heading.
 
     Chromium gives up what it is loading when the machine's network changes, which containers that come and go make
     happen (net::ERR_NETWORK_CHANGED). People load such a page again; so does this.
@@ -192,7 +192,7 @@ async def opened(page: Page, path: str) -> None:
             await page.goto("about:blank")
             await page.goto(path)
         try:
-            await expect(page.get_by_role("heading", level=1)).to_be_visible(timeout=PATIENCE / 3)
+            await expect(shows or page.get_by_role("heading", level=1)).to_be_visible(timeout=PATIENCE / 3)
         except AssertionError:
             if attempt == 3:
                 raise
@@ -205,14 +205,18 @@ async def sign_in(page: Page, email: str) -> None:
     await opened(page, "/")
     await page.get_by_role("main").get_by_role("button", name="Sign in").click()
     await enter_password(page, email)
-    stands = page.get_by_role("heading", name="Shop", level=1)
+    await came(page, page.get_by_role("heading", name="Shop", level=1))
+
+
+async def came(page: Page, wanted: Locator) -> None:
+    """Waits until that is there. Where the page says that it did not come whole (see `opened`), it is tried again."""
     again = page.get_by_role("main").get_by_role("button", name="Try again")
-    for _ in range(3):  # see `opened`: then it is the page itself that says so
-        await expect(stands.or_(again)).to_be_visible()
-        if await stands.is_visible():
+    for _ in range(3):
+        await expect(wanted.or_(again).first).to_be_visible()
+        if await wanted.is_visible():
             return
         await again.click()
-    await expect(stands).to_be_visible()
+    await expect(wanted).to_be_visible()
 
 
 async def enter_password(page: Page, email: str) -> None:

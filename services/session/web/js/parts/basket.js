@@ -42,7 +42,7 @@ export class Basket extends EventTarget {
   }
 
   /**
-   * Places it; the order. What was refused is shown beside it.
+   * Places it; the order. What was refused is shown beside it, and what was added meanwhile stays.
    * @param {import("../api.js").Api} api
    * @returns {Promise<any>}
    */
@@ -50,7 +50,11 @@ export class Basket extends EventTarget {
     const items = [...this.lines.values()].map(({ product, quantity }) => ({ sku: product.sku, quantity }));
     try {
       const order = await api.post("/api/orders", { items }, { "Idempotency-Key": this.#key });
-      this.lines.clear();
+      for (const { sku, quantity } of items) {
+        const line = this.lines.get(sku);
+        if (line && line.quantity > quantity) this.lines.set(sku, { ...line, quantity: line.quantity - quantity });
+        else this.lines.delete(sku);
+      }
       this.#changed();
       return order;
     } catch (error) {
