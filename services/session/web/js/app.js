@@ -2,6 +2,7 @@
 
 import { Api } from "./api.js";
 import { fill } from "./dom.js";
+import { keepFocus } from "./focus.js";
 import { Live } from "./live.js";
 import { NEVER_SIGNED_IN, whyNotSignedIn } from "./reasons.js";
 import { backOffice } from "./pages/backoffice.js";
@@ -159,4 +160,5 @@ document.querySelector(".skip")?.addEventListener("click", (event) => {
   event.preventDefault();
   root.focus();
 });
+keepFocus();
 void start();

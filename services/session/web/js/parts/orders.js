@@ -2,6 +2,7 @@
 
 import { each, fill, h, icon, say } from "../dom.js";
 import { ago, inFull, money, short } from "../format.js";
+import { busy } from "./polling.js";
 
 /**
  * @typedef {{id: string, owner?: string, status: string, items: {sku: string, quantity: number, name?: string,
@@ -55,14 +56,10 @@ function parts(order, actions, owners) {
   const buttons = actions
     .filter(({ when }) => when(order))
     .map(({ label, kind = "quiet", act }) => {
-      const press = async () => {
-        button.disabled = true;
-        await act(order);
-        button.disabled = false;
-      };
+      const press = () => void busy(button, () => act(order));
       const button = h(
         "button",
-        { type: "button", class: kind, "aria-label": `${label} ${order.id}`, on: { click: () => void press() } },
+        { type: "button", class: kind, "aria-label": `${label} ${order.id}`, on: { click: press } },
         label,
       );
       return button;

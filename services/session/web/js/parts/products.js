@@ -68,7 +68,8 @@ function update(element, product, taken) {
   say(price, money(product.price));
   say(stock, stockWords(product.stock));
   stock.classList.toggle("few", product.stock <= FEW);
-  button.disabled = product.stock <= taken;
+  // It stays where the focus may be: whoever took the last piece goes on from here.
+  button.setAttribute("aria-disabled", String(product.stock <= taken));
   button.setAttribute("aria-label", `Add to the basket: ${product.name}`);
   const held = element.querySelector(".tag");
   if (held) say(held, taken ? `${taken} in the basket` : "");
