@@ -1,13 +1,14 @@
 """The control room and the token lab in real browsers: what is taken back, who says so, and what a thief gets."""
 
 import asyncio
+import json
 import re
 
 import pytest
 from playwright.async_api import Route, expect
 
 from devstack.seeds import ADMIN, ALICE
-from support.browsers import NewWindow, go, sign_in
+from support.browsers import PATIENCE, NewWindow, go, sign_in
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
@@ -96,3 +97,28 @@ async def test_the_lab_shows_what_a_token_says_and_not_the_token(new_window: New
     await expect(left).not_to_have_text(before or "")  # it ticks
     await expect(decoded.get_by_text("A claim that this page does not know.")).to_have_count(0)
     assert await mine.witness.tokens() == []
+
+
+async def test_an_identity_that_is_down_is_announced_once(new_window: NewWindow) -> None:
+    page = (await new_window()).page
+    await sign_in(page, ADMIN)
+    await go(page, "Control room")
+    state = page.get_by_role("main").get_by_role("status").first
+    told = "new MutationObserver(() => (window.told = (window.told ?? 0) + 1)).observe"
+    await state.evaluate(f"element => {told}(element, {{ childList: true, subtree: true, characterData: true }})")
+    asked, enough = 0, asyncio.Event()
+
+    async def down(route: Route) -> None:
+        nonlocal asked
+        asked += 1
+        problem = {"reason": "IDENTITY_UNAVAILABLE", "detail": "Identity does not answer.", "status": 503}
+        await route.fulfill(status=503, content_type="application/problem+json", body=json.dumps(problem))
+        if asked == 4:
+            enough.set()
+
+    await page.route("**/api/control/status", down)
+    await asyncio.wait_for(enough.wait(), PATIENCE / 1000)
+    await expect(state).to_contain_text("Identity does not say how it stands")
+    assert await page.evaluate("window.told") == 1
+    await page.unroute("**/api/control/status")
+    await expect(state).to_have_text("")

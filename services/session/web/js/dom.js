@@ -95,14 +95,11 @@ export function each(parent, items, { key, make, update }) {
     update?.(element, item);
     return element;
   });
-  const focused = /** @type {HTMLElement | null} */ (document.activeElement);
   const staying = new Set(wanted);
   for (const child of [...parent.children]) if (!staying.has(/** @type {E} */ (child))) child.remove();
   wanted.forEach((element, place) => {
     if (parent.children[place] !== element) parent.insertBefore(element, parent.children[place] ?? null);
   });
-  // What is put elsewhere loses it.
-  if (focused && focused !== document.activeElement && parent.contains(focused)) focused.focus({ preventScroll: true });
 }
 
 /**
