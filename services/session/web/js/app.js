@@ -122,7 +122,6 @@ function ended(reason, detail = "") {
   app?.live.stop();
   app = null;
   for (const dialog of document.querySelectorAll("dialog")) dialog.close();
-  toasts.clear();
   openFrame(() => goSignIn());
   document.title = "Rescind";
   landing(root, { ended: reason, detail, failed: failedSignIn() }, () => goSignIn());

@@ -19,7 +19,6 @@ export const control = { path: "/control", title: "Control room", icon: "control
 /** @param {import("../app.js").View} view */
 function open({ root, app: { api, toasts }, signal }) {
   const state = h("div", { role: "status" });
-  let told = ""; // why that is not known
   const table = verifierTable();
   const plot = receiptPlot();
   const histogram = latencyHistogram();
@@ -52,16 +51,12 @@ function open({ root, app: { api, toasts }, signal }) {
   async function look() {
     try {
       table.show(await api.get("/api/control/status", signal));
-      told = "";
       if (state.childElementCount > 0) fill(state);
     } catch (error) {
       if (signal.aborted) return;
       table.lost();
-      const { reason, message } = /** @type {any} */ (error);
-      if (told === message) return; // it is heard once, and not every second
-      told = message;
       const again = () => void agreed(error, "open the control room");
-      const mine = reason === "REAUTHENTICATION_REQUIRED";
+      const mine = /** @type {any} */ (error).reason === "REAUTHENTICATION_REQUIRED";
       fill(
         state,
         mine
@@ -69,7 +64,7 @@ function open({ root, app: { api, toasts }, signal }) {
           : notice(
               "warn",
               "Identity does not say how it stands",
-              `${message} Asked again every second.`,
+              `${/** @type {Error} */ (error).message} Asked again every second.`,
             ),
       );
     }

@@ -35,16 +35,14 @@ export class Basket extends EventTarget {
    * @param {number} by
    */
   change(product, by) {
-    const held = this.lines.get(product.sku)?.quantity ?? 0;
-    const quantity = Math.min(held + by, product.stock, MOST);
-    if (quantity === held) return;
+    const quantity = Math.min((this.lines.get(product.sku)?.quantity ?? 0) + by, product.stock, MOST);
     if (quantity > 0) this.lines.set(product.sku, { product, quantity });
     else this.lines.delete(product.sku);
     this.#changed();
   }
 
   /**
-   * Places it; the order. What was refused is shown beside it, and what was added meanwhile stays.
+   * Places it; the order. What was refused is shown beside it.
    * @param {import("../api.js").Api} api
    * @returns {Promise<any>}
    */
@@ -52,11 +50,7 @@ export class Basket extends EventTarget {
     const items = [...this.lines.values()].map(({ product, quantity }) => ({ sku: product.sku, quantity }));
     try {
       const order = await api.post("/api/orders", { items }, { "Idempotency-Key": this.#key });
-      for (const { sku, quantity } of items) {
-        const line = this.lines.get(sku);
-        if (line && line.quantity > quantity) this.lines.set(sku, { ...line, quantity: line.quantity - quantity });
-        else this.lines.delete(sku);
-      }
+      this.lines.clear();
       this.#changed();
       return order;
     } catch (error) {

@@ -87,11 +87,6 @@ export class Toasts {
     if (tone !== "bad") this.#fade(toast);
   }
 
-  /** Takes all of it away: it was somebody's. */
-  clear() {
-    this.#corner.replaceChildren();
-  }
-
   /** @param {unknown} error */
   failure(error) {
     const { title, advice } = explained(error);
