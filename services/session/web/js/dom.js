@@ -64,6 +64,16 @@ export function fill(parent, ...children) {
 }
 
 /**
+ * Replaces what is in `parent`, unless it says the same already: what is read again and again is announced once.
+ * @param {Element} parent
+ * @param {Child} [child]
+ */
+export function renew(parent, child) {
+  const wanted = h("div", {}, child);
+  if (parent.textContent !== wanted.textContent) parent.replaceChildren(...wanted.childNodes);
+}
+
+/**
  * Sets the text of an element, and touches it only where it changed: screen readers hear no more than happened.
  * @param {Element} element
  * @param {string} text

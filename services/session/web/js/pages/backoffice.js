@@ -1,6 +1,6 @@
 /** The back office: everybody's orders, and moving them on. Whoever placed one is told at once. */
 
-import { fill, h } from "../dom.js";
+import { fill, h, renew } from "../dom.js";
 import { reauthenticated } from "../parts/dialogs.js";
 import { empty, failed, loading } from "../parts/messages.js";
 import { showOrders, statusOf } from "../parts/orders.js";
@@ -54,7 +54,7 @@ function open({ root, app: { api, toasts }, signal }) {
   const load = async () => {
     const { orders } = await api.get("/api/admin/orders?page_size=50", signal);
     showOrders(list, orders, moves, { owners: true });
-    fill(
+    renew(
       state,
       orders.length === 0 && empty("Nobody has ordered yet", "Orders that people place appear here by themselves."),
     );
@@ -65,7 +65,7 @@ function open({ root, app: { api, toasts }, signal }) {
       await load();
     } catch (error) {
       if (!signal.aborted)
-        fill(
+        renew(
           state,
           failed(error, () => void reauthenticated("see all orders", load)),
         );

@@ -1,6 +1,6 @@
 /** The control room: who verifies, taking back, the receipts as they come, and breaking things while a thief tries. */
 
-import { fill, h } from "../dom.js";
+import { fill, h, renew } from "../dom.js";
 import { reauthenticated } from "../parts/dialogs.js";
 import { faultsCard } from "../parts/faults.js";
 import { latencyHistogram } from "../parts/histogram.js";
@@ -51,13 +51,13 @@ function open({ root, app: { api, toasts }, signal }) {
   async function look() {
     try {
       table.show(await api.get("/api/control/status", signal));
-      if (state.childElementCount > 0) fill(state);
+      renew(state);
     } catch (error) {
       if (signal.aborted) return;
       table.lost();
       const again = () => void agreed(error, "open the control room");
       const mine = /** @type {any} */ (error).reason === "REAUTHENTICATION_REQUIRED";
-      fill(
+      renew(
         state,
         mine
           ? failed(error, again)

@@ -1,6 +1,6 @@
 /** Devices: where one is signed in, which apps hang on it, and taking any of it back. */
 
-import { each, fill, h } from "../dom.js";
+import { each, fill, h, renew } from "../dom.js";
 import { deviceCard, looseApps } from "../parts/device.js";
 import { confirmed, reauthenticated } from "../parts/dialogs.js";
 import { empty, failed, loading } from "../parts/messages.js";
@@ -28,7 +28,8 @@ function open({ root, app: { api, toasts, live }, signal }) {
     apps,
   );
 
-  async function read() {
+  /** @param {typeof renew | typeof fill} put how what is wrong is shown: who asks again hears the answer again */
+  async function read(put = renew) {
     try {
       const said = await api.get("/api/sessions", signal);
       each(browsers, said.sessions, {
@@ -46,16 +47,16 @@ function open({ root, app: { api, toasts, live }, signal }) {
       otherPart.hidden = said.other_logins.length === 0;
       appPart.hidden = said.offline_apps.length === 0;
       const alone = said.sessions.length === 1 && said.other_logins.length === 0;
-      fill(
+      renew(
         state,
         alone && empty("Only this device", "Sign in from another browser, and it appears here within seconds."),
       );
       endOthers.disabled = alone;
     } catch (error) {
       if (!signal.aborted)
-        fill(
+        put(
           state,
-          failed(error, () => void read()),
+          failed(error, () => void read(fill)),
         );
     }
   }
@@ -143,7 +144,7 @@ function open({ root, app: { api, toasts, live }, signal }) {
   until(signal, live, "notification", ({ detail }) => {
     if (detail.category.toUpperCase().endsWith("SECURITY")) void read();
   });
-  repeatedly(signal, AFRESH, read);
+  repeatedly(signal, AFRESH, () => read());
   fill(
     root,
     h(
