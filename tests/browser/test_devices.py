@@ -1,5 +1,7 @@
 """Sessions in several browsers of one person: what ends, what lives, and how soon the other one sees it."""
 
+import re
+
 import pytest
 from playwright.async_api import Page, expect
 
@@ -101,3 +103,15 @@ async def test_signing_out_here_comes_back_to_the_first_page(new_window: NewWind
     await mine.page.reload()
     await expect(mine.page.get_by_role("heading", name="Stateless tokens that you can take back")).to_be_visible()
     await expect(mine.page.get_by_role("alert")).to_have_count(0)
+
+
+async def test_nothing_that_was_told_stays_when_the_session_has_ended(new_window: NewWindow) -> None:
+    desktop, phone = await two_windows(new_window, BOB)
+    news = phone.page.get_by_role("region", name="News")
+    await phone.page.get_by_role("button", name=re.compile("^Add to the basket")).first.click()
+    await phone.page.get_by_role("button", name="Place order").click()
+    await news.get_by_text("We have your order").hover()  # where a pointer is, nothing goes by itself
+    await desktop.page.get_by_role("button", name="Sign out the others").click()
+    await desktop.page.get_by_role("dialog").get_by_role("button", name="Sign the others out").click()
+    await expect(phone.page.get_by_role("alert")).to_contain_text("You were signed out")
+    assert await news.text_content() == ""

@@ -120,6 +120,7 @@ function ended(reason, detail = "") {
   over = true;
   leave.abort();
   app?.live.stop();
+  toasts.end();
   app = null;
   for (const dialog of document.querySelectorAll("dialog")) dialog.close();
   openFrame(() => goSignIn());

@@ -58,6 +58,13 @@ export class Toasts {
 
   /** @type {HTMLElement} */
   #corner;
+  #over = false;
+
+  /** Takes all away, and shows nothing any more: what is still on its way is not for whoever sits here now. */
+  end() {
+    this.#over = true;
+    this.#corner.replaceChildren();
+  }
 
   /**
    * Shows something for a while; bad news wait to be closed.
@@ -65,6 +72,7 @@ export class Toasts {
    * @param {{text?: string, tone?: "info" | "good" | "bad", link?: {href: string, text: string}}} [more]
    */
   show(title, { text = "", tone = "info", link } = {}) {
+    if (this.#over) return;
     const toast = h(
       "div",
       { class: `toast ${tone}`, role: tone === "bad" ? "alert" : "status" },
