@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from typing import Any
 
 import pytest
 from playwright.async_api import Locator, Page, Route, expect
@@ -81,6 +82,33 @@ async def test_what_is_sold_out_meanwhile_is_said_beside_the_basket(new_window: 
     await mine.page.get_by_role("button", name="Place order").click()
     await expect(mine.page.get_by_role("region", name="Basket").get_by_role("alert")).not_to_be_empty()
     await mine.page.unroute("**/api/orders")
+    await mine.page.get_by_role("button", name="Place order").click()
+    await expect(mine.page.get_by_text("Nothing in it yet")).to_be_visible()
+
+
+async def test_what_is_added_while_an_order_is_placed_stays_in_the_basket(new_window: NewWindow) -> None:
+    mine = await new_window()
+    await sign_in(mine.page, BOB)
+    add = mine.page.get_by_role("button", name=re.compile("^Add to the basket"))
+    await add.nth(0).click()
+    ordered: list[dict[str, Any]] = []
+    on_its_way = asyncio.Event()
+
+    async def slowly(route: Route) -> None:
+        if route.request.method == "POST":
+            ordered.extend(route.request.post_data_json["items"])
+            await on_its_way.wait()
+        await route.continue_()
+
+    await mine.page.route("**/api/orders", slowly)
+    await mine.page.get_by_role("button", name="Place order").click()
+    await add.nth(0).click()
+    await add.nth(1).click()
+    on_its_way.set()
+    await expect(mine.page.get_by_label("Status: placed").first).to_be_visible()
+    quantities = mine.page.get_by_label("Quantity")
+    await expect(quantities).to_have_text(["1", "1"])
+    assert [item["quantity"] for item in ordered] == [1]
     await mine.page.get_by_role("button", name="Place order").click()
     await expect(mine.page.get_by_text("Nothing in it yet")).to_be_visible()
 

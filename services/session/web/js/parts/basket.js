@@ -42,15 +42,16 @@ export class Basket extends EventTarget {
   }
 
   /**
-   * Places it; the order. What was refused is shown beside it.
+   * Places it; the order. What was refused is shown beside it, and what is added meanwhile stays for the next one.
    * @param {import("../api.js").Api} api
    * @returns {Promise<any>}
    */
   async place(api) {
-    const items = [...this.lines.values()].map(({ product, quantity }) => ({ sku: product.sku, quantity }));
+    const placed = [...this.lines];
+    const items = placed.map(([sku, { quantity }]) => ({ sku, quantity }));
     try {
       const order = await api.post("/api/orders", { items }, { "Idempotency-Key": this.#key });
-      this.lines.clear();
+      for (const [sku, { quantity }] of placed) this.#take(sku, quantity);
       this.#changed();
       return order;
     } catch (error) {
@@ -58,6 +59,16 @@ export class Basket extends EventTarget {
       this.dispatchEvent(new Event("changed"));
       throw error;
     }
+  }
+
+  /**
+   * @param {string} sku
+   * @param {number} quantity how many of it are ordered now
+   */
+  #take(sku, quantity) {
+    const line = this.lines.get(sku);
+    if (line && line.quantity > quantity) this.lines.set(sku, { ...line, quantity: line.quantity - quantity });
+    else this.lines.delete(sku);
   }
 
   #changed() {
