@@ -168,35 +168,6 @@ async def test_a_page_whose_scripts_keep_it_waiting_says_so_until_they_come(new_
     await expect(main.get_by_role("alert")).to_have_count(0)
 
 
-async def test_what_is_added_while_an_order_is_placed_stays(new_window: NewWindow) -> None:
-    page = (await new_window()).page
-    await sign_in(page, BOB)
-    add = page.get_by_role("button", name=re.compile("^Add to the basket"))
-    asked: asyncio.Future[Route] = asyncio.get_running_loop().create_future()
-    await page.route("**/api/orders", lambda route: asked.set_result(route))
-    await add.nth(0).click()
-    await page.get_by_role("button", name="Place order").click()
-    held = await asyncio.wait_for(asked, PATIENCE / 1000)
-    for place in (0, 1):  # one more of the first, and one of the second
-        await add.nth(place).click()
-    await held.continue_()
-    basket = page.get_by_role("region", name="Basket")
-    await expect(basket.get_by_role("status", name="Quantity")).to_have_text(["1", "1"])
-
-
-async def test_the_news_of_a_person_end_with_their_session(new_window: NewWindow) -> None:
-    page = (await new_window()).page
-    await sign_in(page, BOB)
-    await place_one(page, page)
-    news = page.get_by_role("region", name="News")
-    await expect(news.get_by_text("We have your order")).to_be_visible()
-    await page.get_by_role("button", name="Account of").click()
-    await page.get_by_role("button", name="Sign out").click()
-    await page.get_by_role("dialog").get_by_role("button", name="Sign out").click()
-    await expect(page.get_by_role("main").get_by_role("alert")).to_contain_text("You signed out")
-    await expect(news).to_have_text("")
-
-
 async def test_preferences_are_kept(new_window: NewWindow) -> None:
     mine = await new_window()
     await sign_in(mine.page, BOB)
