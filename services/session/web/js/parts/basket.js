@@ -35,7 +35,9 @@ export class Basket extends EventTarget {
    * @param {number} by
    */
   change(product, by) {
-    const quantity = Math.min((this.lines.get(product.sku)?.quantity ?? 0) + by, product.stock, MOST);
+    const held = this.lines.get(product.sku)?.quantity ?? 0;
+    const quantity = Math.min(held + by, product.stock, MOST);
+    if (quantity === held) return;
     if (quantity > 0) this.lines.set(product.sku, { product, quantity });
     else this.lines.delete(product.sku);
     this.#changed();

@@ -69,9 +69,9 @@ export class Toasts {
   /**
    * Shows something for a while; bad news wait to be closed.
    * @param {string} title
-   * @param {{text?: string, tone?: "info" | "good" | "bad", link?: {href: string, text: string}}} [more]
+   * @param {{text?: string, tone?: "info" | "good" | "bad", again?: () => void}} [more]
    */
-  show(title, { text = "", tone = "info", link } = {}) {
+  show(title, { text = "", tone = "info", again } = {}) {
     if (this.#over) return;
     const toast = h(
       "div",
@@ -82,7 +82,7 @@ export class Toasts {
         {},
         h("p", {}, h("strong", {}, title)),
         text && h("p", {}, text),
-        link && h("p", {}, h("a", { href: link.href }, link.text)),
+        again && h("p", {}, h("button", { type: "button", class: "link", on: { click: again } }, "Try again")),
       ),
       h(
         "button",
