@@ -103,7 +103,8 @@ def build(peers: Peers, client_secret: str = "gateway-secret") -> FastAPI:
             return await page(None, "This form was sent from elsewhere.", 403)
         person = await resolve(request)
         if person is None:
-            return RedirectResponse(f"{peers.session}/auth/login", 303)
+            # No redirect: `form-action` holds for all that a form leads to, and a browser would stop there in silence.
+            return await page(None, "Your session has ended, and nothing was ordered.", 401)
         sku = parse_qs((await request.body()).decode("latin-1")).get("sku", [""])[0]
         async with httpx2.AsyncClient(base_url=peers.orders, timeout=DEADLINE, trust_env=False) as http:
             bearer = {"authorization": f"Bearer {person.access_token}"}

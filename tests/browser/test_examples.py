@@ -87,6 +87,11 @@ async def test_a_server_rendered_app_holds_the_cookie_and_nothing_else(web: Web,
         await mine.page.evaluate(
             "fetch('/auth/logout', {method: 'POST', headers: {'X-Rescind-Request': '1'}}).then(answer => answer.text())"
         )
+        async with page.expect_response("**/orders") as sent:  # the form that is still open
+            await page.get_by_role("button", name="Order one").click()
+        assert (await sent.value).status == 401
+        await expect(page.get_by_role("alert")).to_contain_text("Your session has ended")
+        await expect(page.get_by_role("link", name="Sign in")).to_have_attribute("href", f"{at.session}/auth/login")
         await visit(page, own)
         await expect(page.get_by_text("Nobody is signed in.")).to_be_visible()
         assert await mine.witness.tokens() == []

@@ -127,22 +127,6 @@ async def test_the_page_survives_a_restart_of_the_service(new_window: NewWindow,
     await expect(mine.page.get_by_role("region", name="News").get_by_text("We have your order")).to_be_visible()
 
 
-async def test_who_comes_back_without_having_signed_in_is_told_why(new_window: NewWindow, web: Web) -> None:
-    page = (await new_window()).page
-    await page.goto("/?sign_in=temporarily_unavailable")
-    alert = page.get_by_role("main").get_by_role("alert")
-    await expect(alert).to_contain_text("Identity does not answer right now")
-    assert page.url == f"{web.url}/"
-    await page.goto("/?sign_in=Call+0900+now")  # in nobody's words but ours
-    await expect(alert).to_contain_text("sign_in_failed")
-    await expect(page.get_by_text("0900")).to_have_count(0)
-    await sign_in(page, ALICE)
-    await page.goto("/?sign_in=access_denied#/devices")  # of a sign-in that was to prove who is here
-    await expect(page.get_by_role("heading", name="Devices", level=1)).to_be_visible()
-    await expect(page.get_by_role("region", name="News")).to_contain_text("You chose not to allow it")
-    assert page.url == f"{web.url}/#/devices"
-
-
 @pytest.mark.parametrize("missing", ["app.js", "pages/shop.js", "dom.js"])
 async def test_a_page_whose_scripts_did_not_come_says_so_and_comes_again(new_window: NewWindow, missing: str) -> None:
     page, at = (await new_window()).page, f"**/static/js/{missing}"

@@ -154,27 +154,6 @@ async def test_a_callback_of_another_browsers_flow_makes_no_session(world: World
     assert (await victim.arrive(address)).json()["reason"] == "SIGN_IN_NOT_BEGUN"
 
 
-async def test_a_person_who_cannot_sign_in_is_brought_back_into_the_app(world: World) -> None:
-    _, replica = await world.another(sign_ins=1)
-    window, limited = world.window(), world.window(replica)
-
-    async def brought_to(window: Window, path: str) -> str:
-        answer = await window.navigate(path, mode="navigate", dest="document")
-        assert (answer.status_code, answer.content) == (303, b"")
-        return answer.headers["location"]
-
-    world.wire.cut = True
-    for path in ("/auth/login", "/auth/reauthenticate?return_to=%2F"):
-        assert await brought_to(window, path) == "/?sign_in=temporarily_unavailable"
-        asked = await window.navigate(path, mode="cors")
-        assert (asked.status_code, asked.json()["reason"]) == (503, "IDENTITY_UNAVAILABLE")
-    address = "/auth/callback?state=x&iss=y&code=z"
-    assert await brought_to(limited, address) == "/?sign_in=sign_in_failed"
-    assert await brought_to(limited, address) == "/?sign_in=too_many_attempts"
-    assert await brought_to(window, "/auth/callback?state=x&state=y") == "/?sign_in=sign_in_failed"
-    assert await brought_to(window, "/auth/login?return_to=/&x=https://evil.example") == "/?sign_in=sign_in_failed"
-
-
 @pytest.mark.requirement(42)
 async def test_a_foreign_code_under_ones_own_state_is_refused(world: World) -> None:
     attacker, victim = world.window(), world.window()

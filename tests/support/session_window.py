@@ -69,11 +69,10 @@ class Window:
         self._keep(response)
         return response
 
-    async def navigate(self, path: str, **fetch: str) -> httpx2.Response:
-        """A top-level navigation within the site; `fetch` is what else Fetch Metadata says of it (`mode`)."""
+    async def navigate(self, path: str) -> httpx2.Response:
+        """A top-level navigation within the site."""
         headers = {"host": urlsplit(self.origin).netloc, "cookie": self._cookie(), "sec-fetch-site": "same-origin"}
         headers |= {"user-agent": FIREFOX, "accept": "text/html"}
-        headers |= {f"sec-fetch-{name}": value for name, value in fetch.items()}
         response = await self._http.get(self.replica + path, headers=headers)
         self._keep(response)
         return response

@@ -1,12 +1,9 @@
 """/auth: to identity and back, out again, and what identity itself says about signing out."""
 
-from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 from urllib.parse import parse_qs
 
-import structlog
 from fastapi import APIRouter, Depends, Request
-from fastapi.routing import APIRoute
 from starlette.responses import RedirectResponse, Response
 
 from rescind import TokenRefused
@@ -15,6 +12,7 @@ from servicekit.http import only_query
 from session.domain import Held, is_secret, key_of, return_path
 from session.rest.access import Access
 from session.rest.door import Door
+from session.rest.navigation import NavigatedRoute, told
 from session.rest.protection import (
     drop_login_cookie,
     drop_session_cookie,
@@ -29,50 +27,20 @@ from session.signed import LONGEST_LOGOUT_LIFE, SignedByIdentity
 from session.storage import SessionStore
 
 _FORM = "application/x-www-form-urlencoded"
-# What identity may say instead of a code, as the page is told it (web/js/reasons.js); anything else is one word.
-_ERRORS = frozenset({"access_denied", "login_required", "consent_required", "temporarily_unavailable", "invalid_scope"})
-_log = structlog.get_logger("session.auth")
 
 
-class _Navigated(APIRoute):
-    """A route that people are sent to. Where a browser opens it as a page (Fetch Metadata says so), a refusal brings
-    them back into the app, which has words for it; everybody else gets problem details.
-    """
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's handler, and what becomes of its refusals."""
-        handle = super().get_route_handler()
-
-        async def handled(request: Request) -> Response:
-            try:
-                return await handle(request)
-            except ServiceError as error:
-                if request.headers.get("sec-fetch-mode") != "navigate":
-                    raise
-                _log.info("a sign-in is refused", reason=error.reason)
-                return _told(_WORDS.get(error.kind, "sign_in_failed"))
-
-        return handled
-
-
-_WORDS = {Kind.UNAVAILABLE: "temporarily_unavailable", Kind.RATE_LIMITED: "too_many_attempts"}
-
-
-def _told(error: str) -> Response:
-    return RedirectResponse(f"/?sign_in={error}", 303)
-
-
-def _sent_on(description: str) -> dict[str, Any]:
-    """What the OpenAPI document says of an answer that is a redirect."""
-    return {"description": description, "headers": {"location": {"schema": {"type": "string"}}}}
-
-
-_BACK = {303: _sent_on("Back into the app, signed in or told why not")}
+_LOCATION = {"location": {"schema": {"type": "string"}}}
 _TO_IDENTITY: dict[str, Any] = {
     "status_code": 302,
-    "responses": {302: _sent_on("To identity, to sign in there")} | _BACK,
+    "responses": {
+        302: {"description": "To identity, to sign in there", "headers": _LOCATION},
+        303: {"description": "Back into the app, told why not; to navigations alone", "headers": _LOCATION},
+    },
 }
-_INTO_THE_APP: dict[str, Any] = {"status_code": 303, "responses": _BACK}
+_INTO_THE_APP: dict[str, Any] = {
+    "status_code": 303,
+    "responses": {303: {"description": "Back into the app, signed in or told why not", "headers": _LOCATION}},
+}
 _LOGOUT_TOKEN = {
     "schema": {"type": "object", "required": ["logout_token"], "properties": {"logout_token": {"type": "string"}}}
 }
@@ -86,15 +54,14 @@ def router(
     sign_ins: SignIns, sessions: Sessions, signed: SignedByIdentity, store: SessionStore, access: Access, door: Door
 ) -> APIRouter:
     """The routes."""
-    routes = APIRouter(prefix="/auth", tags=["sign-in"])
-    pages = APIRouter(route_class=_Navigated)
+    routes = APIRouter(prefix="/auth", tags=["sign-in"], route_class=NavigatedRoute)
     begins = [Depends(door.begin), Depends(only_query("return_to"))]
 
-    @pages.get("/login", response_class=Response, dependencies=begins, **_TO_IDENTITY)
+    @routes.get("/login", response_class=Response, dependencies=begins, **_TO_IDENTITY)
     async def login(return_to: str = "/") -> Response:
         return _on_the_way(await sign_ins.begin(return_path(return_to)))
 
-    @pages.get("/reauthenticate", response_class=Response, dependencies=begins, **_TO_IDENTITY)
+    @routes.get("/reauthenticate", response_class=Response, dependencies=begins, **_TO_IDENTITY)
     async def reauthenticate(request: Request, return_to: str = "/") -> Response:
         # Without a session, or coming by a link from elsewhere, it is an ordinary sign-in.
         try:
@@ -105,7 +72,7 @@ def router(
             held = None
         return _on_the_way(await sign_ins.begin(return_path(return_to), again=held))
 
-    @pages.get("/callback", response_class=Response, dependencies=[Depends(door.answer)], **_INTO_THE_APP)
+    @routes.get("/callback", response_class=Response, dependencies=[Depends(door.answer)], **_INTO_THE_APP)
     async def callback(request: Request) -> Response:
         asked = _each_once(request)
         answer = Callback(asked.get("state", ""), asked.get("iss", ""), asked.get("code", ""), asked.get("error", ""))
@@ -116,15 +83,12 @@ def router(
                 answer, pre_login, door.visitor(request), key_of(old) if old and is_secret(old) else None
             )
         except SignInRefused as refusal:
-            error = refusal.error if refusal.error in _ERRORS else "sign_in_failed"
-            response: Response = _told(error)
+            response = told(refusal.error)
         else:
             response = RedirectResponse(completed.return_to, 303)
             set_session_cookie(response, completed.secret)
         drop_login_cookie(response, answer.state)
         return response
-
-    routes.include_router(pages)
 
     @routes.post("/logout", status_code=204, dependencies=[Depends(only_query())])
     async def logout(held: Annotated[Held, Depends(access.presented)]) -> Response:

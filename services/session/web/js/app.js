@@ -40,6 +40,9 @@ const LATELY = 120_000; // milliseconds; who went to identity and came back with
 let app = null;
 let leave = new AbortController();
 let over = false;
+/** Why a sign-in has just failed, as the address says it. */
+let failure = new URLSearchParams(location.search).get("sign_in") ?? "";
+const back = cameBack();
 let leaving = false; // the answer to signing out says more than the end of the live stream, which may come before it
 
 async function start() {
@@ -67,15 +70,25 @@ async function start() {
   live.addEventListener("ended", (event) => ended(/** @type {CustomEvent} */ (event).detail));
   live.start();
   void inbox.load();
-  const refusal = failedSignIn(); // to show once more who they are: they are signed in all the same
-  if (refusal) toasts.show("You did not sign in again", { text: refusal.text, tone: "bad" });
-  const back = cameBack();
-  if (back?.page) history.replaceState(null, "", back.page);
-  const lately = Date.now() - Date.parse(me.authenticated_at) < LATELY;
-  if (back?.meant && lately && !refusal) toasts.show("Thank you", { text: `You can ${back.meant} now.`, tone: "good" });
+  greet(me);
   const turn = () => open(allowed);
   addEventListener("hashchange", turn);
   open(allowed, true);
+}
+
+/**
+ * Says to a person with a session how it went at identity, where they came from.
+ * @param {Me} me
+ */
+function greet({ authenticated_at: at }) {
+  const meant = back?.meant ?? "";
+  if (failure) {
+    const again = () => goSignIn(meant ? "/auth/reauthenticate" : "/auth/login", meant);
+    toasts.show("You did not sign in anew", { text: whyNotSignedIn(failure).text, tone: "bad", again });
+  } else if (meant && Date.now() - Date.parse(at) < LATELY) {
+    toasts.show("Thank you", { text: `You can ${meant} now.`, tone: "good" });
+  }
+  failure = "";
 }
 
 /**
@@ -125,16 +138,8 @@ function ended(reason, detail = "") {
   for (const dialog of document.querySelectorAll("dialog")) dialog.close();
   openFrame(() => goSignIn());
   document.title = "Rescind";
-  landing(root, { ended: reason, detail, failed: failedSignIn() }, () => goSignIn());
+  landing(root, { ended: reason, detail, failed: failure }, () => goSignIn());
   if (reason) root.focus({ preventScroll: true });
-}
-
-/** What the address says of a sign-in that came to nothing, once. */
-function failedSignIn() {
-  const said = new URLSearchParams(location.search).get("sign_in");
-  if (said === null) return null;
-  history.replaceState(null, "", location.pathname + location.hash);
-  return whyNotSignedIn(said);
 }
 
 async function signOut() {
@@ -160,5 +165,7 @@ document.querySelector(".skip")?.addEventListener("click", (event) => {
   event.preventDefault();
   root.focus();
 });
+// The page that was left to sign in, whether that came about or not; and a reload tells nothing twice.
+history.replaceState(null, "", location.pathname + (back?.page || location.hash));
 keepFocus();
 void start();

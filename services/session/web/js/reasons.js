@@ -34,27 +34,38 @@ export function whyEnded(reason) {
 /** Reasons with which a call is refused where nobody is signed in anyway: nothing has ended. */
 export const NEVER_SIGNED_IN = new Set(["NOT_SIGNED_IN", "SESSION_UNKNOWN"]);
 
-const NOT_COMPLETED = "The sign-in was not completed in this browser. Begin it again from here.";
+const SILENT = "Identity does not answer right now. Try again in a moment.";
+const NOT_OURS = "What came back from identity does not fit the sign-in that was begun in this browser. Begin it again.";
+const UNFINISHED = "The sign-in was not completed in this browser. Begin it again from here.";
 
 /** @type {Record<string, string>} */
-const REFUSED = {
+const NOT_COMPLETED = {
   access_denied: "You chose not to allow it. Nothing has changed.",
-  login_required: "Identity wants you to sign in anew. Begin again from here.",
-  consent_required: NOT_COMPLETED,
-  invalid_scope: "This app asked for more than it may have. Tell whoever runs it.",
-  temporarily_unavailable: "Identity does not answer right now. Try again in a moment.",
-  too_many_attempts: "That was too often. Wait a minute, then try again.",
+  temporarily_unavailable: SILENT,
+  login_required: UNFINISHED,
+  consent_required: UNFINISHED,
+  invalid_scope: UNFINISHED,
+  sign_in_failed: UNFINISHED,
+  IDENTITY_UNAVAILABLE: SILENT,
+  IDENTITY_REFUSED: "Identity does not accept this app. Whoever runs it finds the reason in its settings.",
+  SESSIONS_UNAVAILABLE: "Sessions cannot be kept right now. Try again in a moment.",
+  TOO_MANY_ATTEMPTS: "Too many sign-ins came from your network. Wait a minute, then try again.",
+  SIGN_IN_NOT_BEGUN: "This sign-in was not begun in this browser, or too long ago. Begin it again.",
+  STATE_MISMATCH: NOT_OURS,
+  ISSUER_MISMATCH: NOT_OURS,
+  CODE_REFUSED: NOT_OURS,
+  ID_TOKEN_REFUSED: NOT_OURS,
 };
 
 /**
- * What a person reads who comes back without having signed in: a word for machines, one of ours whatever the address
- * says, and a sentence.
- * @param {string} error as the session service says it in the address
- * @returns {{error: string, text: string}}
+ * What a person reads who comes back without being signed in. Anybody can write an address, so nothing of it is shown
+ * that is not known here.
+ * @param {string} said in the address, by the session service
+ * @returns {{reason: string, text: string}}
  */
-export function whyNotSignedIn(error) {
-  const text = Object.hasOwn(REFUSED, error) ? REFUSED[error] : undefined;
-  return text ? { error, text } : { error: "sign_in_failed", text: NOT_COMPLETED };
+export function whyNotSignedIn(said) {
+  const reason = Object.hasOwn(NOT_COMPLETED, said) ? said : "sign_in_failed";
+  return { reason, text: NOT_COMPLETED[reason] ?? UNFINISHED };
 }
 
 /** @type {Record<string, string>} */

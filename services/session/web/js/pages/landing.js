@@ -2,7 +2,7 @@
 
 import { fill, h, icon } from "../dom.js";
 import { picture } from "../parts/picture.js";
-import { whyEnded } from "../reasons.js";
+import { whyEnded, whyNotSignedIn } from "../reasons.js";
 
 const MODELS = [
   {
@@ -27,20 +27,24 @@ const MODELS = [
 
 /**
  * @param {HTMLElement} root
- * @param {{ended: string, detail: string, failed: {error: string, text: string} | null}} why a session has ended, with
- *   the server's own words for it if it sent some, or a sign-in failed; empty where nothing did
+ * @param {{ended: string, detail: string, failed: string}} why a session has ended, with the server's own words for it
+ *   if it sent some, or a sign-in failed; empty where nothing did
  * @param {() => void} signIn
  */
 export function landing(root, { ended, detail, failed }, signIn) {
   const start = h(
     "button",
     { type: "button", class: "primary large", on: { click: signIn } },
-    ended ? "Sign in again" : "Sign in",
+    failed ? "Try again" : ended ? "Sign in again" : "Sign in",
   );
+  const why = whyNotSignedIn(failed);
+  // Whoever tries to sign in again knows already that they were signed out.
+  const notice = failed
+    ? told("You are not signed in", why.reason, why.text)
+    : ended && told("You were signed out", ended, detail || whyEnded(ended));
   fill(
     root,
-    ended && told("You were signed out", ended, detail || whyEnded(ended)),
-    failed && !ended && told("You are not signed in", failed.error, failed.text),
+    notice,
     h(
       "section",
       { class: "hero" },
