@@ -21,6 +21,7 @@ async def press(button: Locator) -> None:
 async def answer(page: Page, yes: str) -> None:
     """The question that is asked now."""
     await press(page.get_by_role("dialog").get_by_role("button", name=yes, exact=True))
+    await expect(page.get_by_role("dialog")).to_have_count(0)
 
 
 def heading(page: Page, name: str) -> Locator:

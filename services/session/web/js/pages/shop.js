@@ -121,7 +121,7 @@ function open({ root, app, signal }) {
     } catch {
       // The basket says what is wrong.
     }
-    await readProducts();
+    void readProducts(); // the next order need not wait for it
   }
 
   basket.addEventListener("changed", () => showProducts(shelf, products, basket));
