@@ -2,6 +2,7 @@
 
 import sys
 
+import servicekit.collector  # before the rest
 from identity import commands
 from identity.app import build
 from identity.settings import Settings
@@ -10,6 +11,7 @@ from servicekit.settings import load
 from servicekit.telemetry import set_up_logging
 
 if __name__ == "__main__":
+    servicekit.collector.imported()
     command = commands.parse(sys.argv[1:])
     if command == "serve":
         main("identity", Settings, build)

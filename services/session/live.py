@@ -24,6 +24,7 @@ from session.token_handler import EARLY, Granted, TokenHandler
 from session.upstream import Upstream
 
 LOOK_EVERY = 15.0  # seconds between looks at the session, and between signs of life
+MOMENT = 1.0  # seconds: where a session is gone, why it ended is known a little later
 MAX_REFUSALS = 3  # subscriptions in a row that end before they have brought anything
 Peek = Callable[[SessionKey], Awaitable[Held | None]]
 Item = nt.Notification | nt.KeepAlive | End
@@ -59,7 +60,7 @@ class Relay:
             try:
                 granted = await self._granted(stream, refused)
             except (ServiceError, CannotTell) as error:
-                yield _end_of(error)
+                yield await _said(stream, _end_of(error))
                 return
             brought = False
             async with aclosing(self._leg(stream, granted, place)) as leg:
@@ -109,7 +110,7 @@ class Relay:
                 elif self._now() >= until:
                     return
                 elif await self._peek(stream.session.key) is None:
-                    yield End("SESSION_EXPIRED", reconnect=False)
+                    yield await _said(stream, End("SESSION_EXPIRED", reconnect=False))
                     return
                 else:
                     yield nt.KeepAlive(sequence=place.after or 0)
@@ -147,6 +148,13 @@ def _read(reading: "asyncio.Task[Any]") -> nt.SubscribeResponse | ServiceError:
         return ServiceError(Kind.UNAVAILABLE, "STREAM_ENDED", "The service ended the stream.")
     assert isinstance(response, nt.SubscribeResponse)  # noqa: S101  (the stub deserialises nothing else)
     return response
+
+
+async def _said(stream: Stream, end: End) -> End:
+    """What whoever ended the session says of it, if that comes: they remove it first, and then say so."""
+    if not end.reconnect:
+        await asyncio.wait({stream.ended}, timeout=MOMENT)
+    return stream.ended.result() if stream.ended.done() else end
 
 
 def _end_of(error: ServiceError | CannotTell) -> End:

@@ -27,6 +27,7 @@ from session.storage import Renewed, SessionStore
 
 EARLY = 30_000  # ms before its end at which a token is replaced
 LOCK_LIFE = 8_000  # ms: longer than identity may take to answer
+RECONSIDERED = 7  # times, in a little more than a second
 PATIENCE = 10.0  # seconds: longer than a lock that its owner died with
 # Seconds over which the refreshes that one soft revocation causes are spread: a handful of a person, all of a client.
 _SPREAD = {"subject": 0.05, "client": 1.0}
@@ -87,9 +88,12 @@ class TokenHandler:
             CannotTell: this process may have missed a revocation, for longer than `staleness` allows.
         """
         kept = self._kept(held, audience)
-        if kept and kept != refused:
+        if kept:
             try:
-                return await self._judged(kept, audience, staleness)
+                granted = await self._judged(kept, audience, staleness)
+                if kept != refused:
+                    return granted
+                await self._reconsidered(kept, audience, staleness)
             except RevokedToken as error:
                 if _is_final(error):
                     await self.end(held.session, error.cause)
@@ -153,6 +157,17 @@ class TokenHandler:
 
     async def _judged(self, token: str, audience: str, staleness: Staleness) -> Granted:
         return Granted(token, await self._guards[audience].authenticate(token, staleness=staleness))
+
+    async def _reconsidered(self, token: str, audience: str, staleness: Staleness) -> None:
+        """Judges a token that a service has refused and this process has not: the service may have heard of a
+        revocation a moment before us, and that tells why a session is over, where a refresh tells only that it is.
+
+        Raises:
+            RevokedToken: so it was.
+        """
+        for attempt in range(RECONSIDERED):
+            await self._timing.pause(0.01 * 2**attempt)
+            await self._judged(token, audience, staleness)
 
     def _kept(self, held: Held, audience: str, *, early: int = EARLY) -> str:
         """The token that the session holds for `audience`; empty if there is none, or it ends within `early` ms."""

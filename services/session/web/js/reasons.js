@@ -14,6 +14,7 @@ const ENDED = {
   PASSWORD_CHANGED: "Your password was changed, and every session with the old one ended.",
   ACCOUNT_DISABLED: "This account is disabled. An administrator can enable it again.",
   CLIENT_DISABLED: "This app is disabled.",
+  GRANT_ENDED: "Identity has ended the access behind this session.",
   GRANT_WITHDRAWN: "You withdrew this app's access.",
   REFRESH_REUSED: "A refresh token came twice, so it may be stolen: everything that hung on it ended.",
   SESSION_EXPIRED: "The session was over: it has an end, however busy it is.",
