@@ -27,7 +27,7 @@ from session.storage import Renewed, SessionStore
 
 EARLY = 30_000  # ms before its end at which a token is replaced
 LOCK_LIFE = 8_000  # ms: longer than identity may take to answer
-RECONSIDERED = 7  # times, in a little more than a second
+RECONSIDERED = 15  # times, in a little more than a second; a stream that has to end waits half of that for the word
 PATIENCE = 10.0  # seconds: longer than a lock that its owner died with
 # Seconds over which the refreshes that one soft revocation causes are spread: a handful of a person, all of a client.
 _SPREAD = {"subject": 0.05, "client": 1.0}
@@ -166,7 +166,7 @@ class TokenHandler:
             RevokedToken: so it was.
         """
         for attempt in range(RECONSIDERED):
-            await self._timing.pause(0.01 * 2**attempt)
+            await self._timing.pause(min(0.1, 0.01 * 2**attempt))
             await self._judged(token, audience, staleness)
 
     def _kept(self, held: Held, audience: str, *, early: int = EARLY) -> str:

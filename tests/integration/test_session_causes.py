@@ -33,7 +33,7 @@ async def _end(events: AsyncIterator[Event]) -> Any:
 @pytest_asyncio.fixture(loop_scope="session")
 async def behind(world: World, monkeypatch: pytest.MonkeyPatch) -> str:
     """A replica that hears of revocations later than everybody else, by Replay, and keeps its own sessions."""
-    monkeypatch.setattr("session.token_handler.RECONSIDERED", 12)  # on a machine with much else to do
+    monkeypatch.setattr("session.token_handler.RECONSIDERED", 300)  # on a machine with much else to do
     url = world.settings.redis_url.get_secret_value().removesuffix("/0") + "/1"
     changes = {"redis_url": "redis://127.0.0.1:1/0", "sessions_redis_url": url, "start_without_redis": True}
     return (await world.another(**changes))[1]

@@ -37,7 +37,8 @@ def _browser() -> str:
 
 
 def _node() -> str:
-    return "" if shutil.which("node") else "there is no Node.js here"
+    lacking = [name for name in ("node", "npm") if not shutil.which(name)]
+    return f"there is no {' and no '.join(lacking)} here" if lacking else ""
 
 
 _PROBES = {"docker": _docker, "browser": _browser, "node": _node}
