@@ -10,7 +10,8 @@ are as many threads as connections, so no thread ever waits for a connection, an
 for a thread: the rest are turned away at once instead of piling up behind a slow database.
 
 SQLite: write-ahead log, `synchronous=FULL` (a commit survives a power cut), BEGIN IMMEDIATE (writers queue, none has to
-upgrade a lock and fail). PostgreSQL: READ COMMITTED; whoever needs more takes row locks.
+upgrade a lock and fail). PostgreSQL: READ COMMITTED; whoever needs more takes row locks. What only reads sees the state
+of one moment throughout, on both: on PostgreSQL by REPEATABLE READ, which fails nobody who does not write.
 """
 
 import asyncio
@@ -92,7 +93,10 @@ class Database:
         return await self._in_thread(lambda: self.run_sync(work))
 
     async def read(self, work: Work[T]) -> T:
-        """Like `run`, for work that only reads: on SQLite it waits for no writer."""
+        """Like `run`, for work that only reads: all its statements see the database as the first of them found it.
+
+        On SQLite it waits for no writer. A clock asked here (`now`) may be a moment later than what is seen.
+        """
         return await self._in_thread(lambda: self.run_sync(work, read_only=True))
 
     def run_sync(self, work: Work[T], *, read_only: bool = False) -> T:
@@ -292,7 +296,8 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _begin_postgresql(connection: Connection) -> None:
     if connection.get_execution_options().get(_READ_ONLY, False):
-        connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+        # One moment for every statement: under READ COMMITTED the second may know of a commit that the first does not.
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
 
 def reason_unreachable(error: Exception) -> str:

@@ -11,7 +11,7 @@ import grpc.aio
 import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 
 from contracts.identity.v1 import revocations_pb2, revocations_pb2_grpc
 from identity.app import build
@@ -149,6 +149,22 @@ async def test_a_report_that_came_to_another_replica_is_as_good(database_url: st
             head = (await two.status()).head
         await two.report(1, head, delays={head: 3.0})
         assert coverage((await waiting).receipts) == ([("host:1", 3.0)], [])
+
+
+async def test_a_report_that_comes_while_one_looks_is_seen_whole_or_not_at_all(one: Replica) -> None:
+    log, database = await one.log(), one.identity.parts.database
+    report = Report(Member("vrf_1", ORDERS, "host:1", log, 1, "FRESH"), "orders", {1: 3.0}, leaving=False)
+    arriving = [report]
+
+    def now(_tx: Connection) -> int:  # asked for between the delays and the members
+        if arriving:
+            come, arriving[:] = tuple(arriving), ()
+            database.run_sync(lambda tx: reader._write(tx, come))
+        return one.identity.clock.ms
+
+    reader = Receipts(database, now=now)
+    during, after = await reader.coverage(log, 1), await reader.coverage(log, 1)
+    assert [[receipt.delay_ms for receipt in seen.applied] for seen in (during, after)] == [[], [3.0]]
 
 
 async def test_reports_at_once_are_written_together_and_none_is_lost(one: Replica) -> None:

@@ -45,6 +45,18 @@ async def test_what_returns_is_committed_and_what_raises_leaves_nothing(database
     assert await database.read(_names) == ["kept"]
 
 
+async def test_what_only_reads_sees_one_moment_and_waits_for_no_writer(database: Database) -> None:
+    await database.run(lambda tx: tx.execute(things.insert().values(id=1, name="before")))
+
+    def read_twice(tx: Connection) -> tuple[list[str], list[str]]:
+        first = _names(tx)
+        database.run_sync(lambda other: other.execute(things.insert().values(id=2, name="meanwhile")))
+        return first, _names(tx)
+
+    assert await database.read(read_twice) == (["before"], ["before"])
+    assert await database.read(_names) == ["before", "meanwhile"]
+
+
 async def test_nobody_waits_for_a_database_that_stands_still(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'still.db'}", pool_size=1, answering=0.05)
     goes_on, ran = threading.Event(), []
