@@ -207,7 +207,10 @@ class RevocationLog:
         return self.append(tx, [Entry("client", client_id, gen=gen, soft=soft)], cause)
 
     def snapshot(self, tx: Connection) -> Snapshot:
-        """Where the log stands. `at` is taken first, so every revocation committed before `at` is in it."""
+        """Where the log stands. `at` is taken first, so every revocation committed before `at` is in it.
+
+        That holds in `Database.run`, where heartbeats are made; what `Database.read` sees may be older than its clock.
+        """
         at = self._now(tx)
         state = tx.execute(select(log_state)).one()
         return Snapshot(
