@@ -7,7 +7,7 @@ import asyncio
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,44 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
 
-from support.browsers import Application, NewWindow, Web, Window, chromium, window
+from support.browsers import (
+    Application,
+    NetworkChanged,
+    NewWindow,
+    Web,
+    Window,
+    chromium,
+    given_up,
+    network_unchanged,
+    window,
+)
 from support.running_identity import RunningIdentity, running_identity
 from support.system import a_stack
 
 NODE = Path(__file__).parent / "node"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test of which the machine's network took something away runs again, up to three times; no other does."""
+    again = pytest.mark.flaky(reruns=3, only_rerun=[NetworkChanged.__name__])
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(again)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None]:
+    """See `network_unchanged`."""
+    given_up.clear()
+    with network_unchanged():
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None]:
+    """See `network_unchanged`."""
+    with network_unchanged():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from playwright.async_api import Error, Page, expect
+from playwright.async_api import expect
 
 from devstack.seeds import ALICE, BOB
 from devstack.stack import free_port
@@ -55,28 +55,16 @@ async def serving(name: str, own: str, *arguments: str) -> AsyncIterator[None]:
         yield
 
 
-async def visit(page: Page, url: str) -> None:
-    """Opens a page, again where the machine's network has just changed (support.browsers.opened)."""
-    for attempt in range(4):
-        try:
-            await page.goto(url)
-        except Error:
-            if attempt == 3:
-                raise
-        else:
-            return
-
-
 async def test_a_server_rendered_app_holds_the_cookie_and_nothing_else(web: Web, new_window: NewWindow) -> None:
     at, own = web.stack.addresses, f"http://localhost:{free_port()}"
     peers = ("--session", at.session, "--session-grpc", at.session_grpc, "--issuer", at.issuer, "--orders", at.orders)
     async with serving("server_rendered.py", own, *peers):
         mine = await new_window(java_script_enabled=True)
         page = await mine.witness.context.new_page()
-        await visit(page, own)
+        await page.goto(own)
         await expect(page.get_by_text("Nobody is signed in.")).to_be_visible()
         await sign_in(mine.page, BOB)
-        await visit(page, own)
+        await page.goto(own)
         await expect(page.get_by_text("signed in as")).to_contain_text("usr_")
         before = await page.get_by_role("listitem").filter(has_text="ord_").count()
         await page.get_by_role("button", name="Order one").click()
@@ -92,7 +80,7 @@ async def test_a_server_rendered_app_holds_the_cookie_and_nothing_else(web: Web,
         assert (await sent.value).status == 401
         await expect(page.get_by_role("alert")).to_contain_text("Your session has ended")
         await expect(page.get_by_role("link", name="Sign in")).to_have_attribute("href", f"{at.session}/auth/login")
-        await visit(page, own)
+        await page.goto(own)
         await expect(page.get_by_text("Nobody is signed in.")).to_be_visible()
         assert await mine.witness.tokens() == []
 
@@ -106,7 +94,7 @@ async def test_a_third_party_is_allowed_and_taken_back_under_devices(web: Web, n
         await sign_in(mine.page, ALICE)
         partner = await mine.witness.context.new_page()
         await mine.witness.watch(partner)
-        await visit(partner, own)
+        await partner.goto(own)
         await partner.get_by_role("button", name="Connect with Rescind").click()
         await partner.get_by_role("button", name="Allow").click()  # signed in at identity already: consent is all
         await expect(partner.get_by_role("status")).to_contain_text("orders")
@@ -129,7 +117,7 @@ async def test_a_native_app_signs_in_by_the_systems_browser(web: Web, new_window
             line = (await process.stderr.readline()).decode()
         url = line.removeprefix("Sign in here: ").strip()
         mine = await new_window()
-        await visit(mine.page, url)
+        await mine.page.goto(url)
         await enter_password(mine.page, ALICE)
         await expect(mine.page.get_by_text("You can close this window")).to_be_visible()
         async with asyncio.timeout(START):

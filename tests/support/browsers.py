@@ -12,12 +12,22 @@ import hashlib
 import json
 import re
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import Browser, BrowserContext, Error, Locator, Page, Response, async_playwright, expect
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    Error,
+    Locator,
+    Page,
+    Request,
+    Response,
+    async_playwright,
+    expect,
+)
 from redis.asyncio import Redis
 
 from devstack.seeds import PASSWORD
@@ -160,11 +170,40 @@ class Application:
 NewWindow = Callable[..., Awaitable[Window]]  # with Playwright's options of a context
 
 
+class NetworkChanged(Exception):
+    """The machine's network changed while the test ran, and Chromium gave up what it was about to load."""
+
+
+given_up: list[str] = []  # by Chromium, since the test began: what it was about to load as the network changed
+
+
+@contextlib.contextmanager
+def network_unchanged() -> Iterator[None]:
+    """Calls what fails inside NetworkChanged where it may have failed of that alone, so that the test can run again.
+
+    Containers that come and go change the machine's addresses, and whenever these change, Chromium gives up every
+    request that has no connection yet (net::ERR_NETWORK_CHANGED): one of a page's scripts, or the page.
+    """
+    try:
+        yield
+    except Exception as error:
+        if given_up:
+            raise NetworkChanged(f"given up: {', '.join(given_up)}") from error
+        raise
+
+
+def notice(request: Request) -> None:
+    """Keeps in mind that Chromium gave up a request because the network changed."""
+    if request.failure == "net::ERR_NETWORK_CHANGED":
+        given_up.append(f"{request.method} {request.url.partition('?')[0]}")
+
+
 @contextlib.asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
     """The system's Chromium."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium_path(), args=FLAGS)
+        browser.on("context", lambda context: context.on("requestfailed", notice))
         try:
             yield browser
         finally:
@@ -182,22 +221,10 @@ async def window(browser: Browser, url: str, identity_database: Path, **options:
 
 
 async def opened(page: Page, path: str, shows: Locator | None = None) -> None:
-    """Opens a page of the app, and waits until it stands: until it shows that, or has a heading.
-
-    Chromium gives up what it is loading when the machine's network changes, which containers that come and go make
-    happen (net::ERR_NETWORK_CHANGED). People load such a page again; so does this.
-    """
-    for attempt in range(4):
-        with contextlib.suppress(Error):
-            await page.goto("about:blank")
-            await page.goto(path)
-        try:
-            await expect(shows or page.get_by_role("heading", level=1)).to_be_visible(timeout=PATIENCE / 3)
-        except AssertionError:
-            if attempt == 3:
-                raise
-        else:
-            return
+    """Opens a page of the app anew, and waits until it stands: until it shows that, or has a heading."""
+    await page.goto("about:blank")
+    await page.goto(path)
+    await expect(shows or page.get_by_role("heading", level=1)).to_be_visible()
 
 
 async def sign_in(page: Page, email: str) -> None:
@@ -205,18 +232,7 @@ async def sign_in(page: Page, email: str) -> None:
     await opened(page, "/")
     await page.get_by_role("main").get_by_role("button", name="Sign in").click()
     await enter_password(page, email)
-    await came(page, page.get_by_role("heading", name="Shop", level=1))
-
-
-async def came(page: Page, wanted: Locator) -> None:
-    """Waits until that is there. Where the page says that it did not come whole (see `opened`), it is tried again."""
-    again = page.get_by_role("main").get_by_role("button", name="Try again")
-    for _ in range(3):
-        await expect(wanted.or_(again).first).to_be_visible()
-        if await wanted.is_visible():
-            return
-        await again.click()
-    await expect(wanted).to_be_visible()
+    await expect(page.get_by_role("heading", name="Shop", level=1)).to_be_visible()
 
 
 async def enter_password(page: Page, email: str) -> None:
