@@ -11,6 +11,7 @@ import contextlib
 import signal
 import socket
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
@@ -279,7 +280,12 @@ def _metrics_server(service: Service) -> Iterator[int]:
     try:
         yield int(server.server_port)
     finally:
-        server.shutdown()
+        # The server looks up when somebody comes, or every half second: so somebody comes.
+        ending = threading.Thread(target=server.shutdown)
+        ending.start()
+        with contextlib.suppress(OSError), socket.create_connection((address.host, server.server_port), timeout=1):
+            pass
+        ending.join()
         server.server_close()
         thread.join()
 
