@@ -11,7 +11,6 @@ import contextlib
 import signal
 import socket
 import sys
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
@@ -23,7 +22,6 @@ import uvloop
 from fastapi import FastAPI
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import start_http_server
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
@@ -209,7 +207,11 @@ async def serve(service: Service, *, started: Callable[[Ports], None] | None = N
             stack.push_async_callback(close)
         http_socket = stack.enter_context(_listening(service.http_address))
         _probe(service.grpc_address)
-        metrics_port = stack.enter_context(_metrics_server(service))
+        at = service.metrics_address
+        try:
+            metrics_port = stack.enter_context(service.metrics.served(at.host, at.port))
+        except OSError as error:
+            raise _cannot_listen(at, error) from error
         for needed in service.before_start:
             await needed()
         failures: list[BackgroundFailed] = []
@@ -268,26 +270,6 @@ def _probe(address: Address) -> None:
 def _cannot_listen(address: Address, error: OSError) -> StartError:
     hint = f" (set {address.variable})" if address.variable else ""
     return StartError(f"cannot listen on {address}{hint}: {error.strerror or error}")
-
-
-@contextlib.contextmanager
-def _metrics_server(service: Service) -> Iterator[int]:
-    address = service.metrics_address
-    try:
-        server, thread = start_http_server(address.port, address.host, service.metrics.registry)
-    except OSError as error:
-        raise _cannot_listen(address, error) from error
-    try:
-        yield int(server.server_port)
-    finally:
-        # The server looks up when somebody comes, or every half second: so somebody comes.
-        ending = threading.Thread(target=server.shutdown)
-        ending.start()
-        with contextlib.suppress(OSError), socket.create_connection((address.host, server.server_port), timeout=1):
-            pass
-        ending.join()
-        server.server_close()
-        thread.join()
 
 
 @contextlib.asynccontextmanager

@@ -3,7 +3,12 @@
 Labels are bounded: routes and RPCs by their templates, never by what a caller wrote.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -49,3 +54,23 @@ class Metrics:
             "How much later than asked for the event loop woke up, the longest of the last second.",
             registry=self.registry,
         )
+
+    @contextlib.contextmanager
+    def served(self, host: str, port: int) -> Iterator[int]:
+        """Answers Prometheus at that address, from a thread of its own; the port, where 0 was asked for.
+
+        Raises:
+            OSError: nobody can listen there.
+        """
+        server, thread = start_http_server(port, host, self.registry)
+        try:
+            yield int(server.server_port)
+        finally:
+            # The server looks up when somebody comes, or every half second: so somebody comes.
+            ending = threading.Thread(target=server.shutdown)
+            ending.start()
+            with contextlib.suppress(OSError), socket.create_connection((host, server.server_port), timeout=1):
+                pass
+            ending.join()
+            server.server_close()
+            thread.join()
