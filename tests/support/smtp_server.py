@@ -4,7 +4,7 @@ import asyncio
 import datetime
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
@@ -103,7 +103,8 @@ async def smtp_server(
         listener.close()
         for server in servers:
             if server.transport is not None:
-                server.transport.abort()
+                with suppress(AttributeError):  # Python 3.11.2: of TLS that has ended
+                    server.transport.abort()
             if server._handler_coroutine is not None:
                 server._handler_coroutine.cancel()
                 await asyncio.gather(server._handler_coroutine, return_exceptions=True)
