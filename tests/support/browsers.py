@@ -181,7 +181,7 @@ given_up: list[str] = []  # by Chromium, since the test began: what it was about
 def network_unchanged() -> Iterator[None]:
     """Calls what fails inside NetworkChanged where it may have failed of that alone, so that the test can run again.
 
-    Containers that come and go change the machine's addresses, and whenever these change, Chromium gives up every
+    Containers and networks of theirs change the machine's addresses, and whenever these change, Chromium gives up every
     request that has no connection yet (net::ERR_NETWORK_CHANGED): one of a page's scripts, or the page.
     """
     try:
