@@ -17,7 +17,6 @@ LONGER = {
     "libs/devstack/flow.py": "a whole OAuth client, to be read and copied in one piece",
     "services/identity/issuing.py": "the issuing rules, of which none may be overlooked",
     "tests/integration/test_signin.py": "the door, attempt by attempt, on one fixture",
-    "tests/unit/rescind/test_feed.py": "every attack on a reader, beside the one world that they are made in",
 }
 # Reads the environment beside settings.py, and why.
 ENVIRONMENT = {

@@ -28,6 +28,7 @@ def pytest_sessionstart(session):
 """
 
 FEED = "tests/unit/rescind/test_feed.py"
+FEED_ATTACKS = "tests/unit/rescind/test_feed_attacks.py"
 DENYLIST = "tests/unit/rescind/test_denylist.py"
 LOG = "tests/contract/test_log_publishing.py"
 ISSUING = "tests/integration/test_issuing.py"
@@ -78,21 +79,21 @@ SABOTAGES = (
         "libs/rescind/ledger.py",
         "        if known == heartbeat.hash:\n",
         "        if known is not None:\n",
-        (f"{FEED}::test_another_hash_at_a_position_that_we_hold_is_another_history",),
+        (f"{FEED_ATTACKS}::test_another_hash_at_a_position_that_we_hold_is_another_history",),
     ),
     Sabotage(
         "a message may name any hash before it",
         "libs/rescind/chain.py",
         " and known in (None, message.prev)\n",
         "\n",
-        (f"{FEED}::test_a_log_that_was_tampered_with_is_not_believed_and_left_alone[another message]",),
+        (f"{FEED_ATTACKS}::test_a_log_that_was_tampered_with_is_not_believed_and_left_alone[another message]",),
     ),
     Sabotage(
         "what a catch-up ends in does not matter",
         "libs/rescind/chain.py",
         "            and self._chain.hash_at(missing.upto) == missing.hash\n",
         "",
-        (f"{FEED}::test_a_replay_that_was_tampered_with_is_not_believed",),
+        (f"{FEED_ATTACKS}::test_a_replay_that_was_tampered_with_is_not_believed",),
     ),
     Sabotage(
         "always fresh",
